@@ -1,0 +1,74 @@
+# Needs Python 3.11 or newer (with pip and venv) and make; everything else is put into .venv.
+#
+#   make demo                      the service at work, in one command
+#   make test ARGS='-k cancel'     part of the tests
+#   make serve ARGS='--port 9000'  flags of `epochd serve`
+#
+# On Linux, pip takes the torch that runs on NVIDIA GPUs, a download of gigabytes. For the small CPU build, name
+# PyTorch's index of CPU builds once: make install TORCH_INDEX=...
+
+VENV ?= .venv
+PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3.11 python; do \
+	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
+TORCH_INDEX ?=
+JOBS ?= auto
+ARGS ?=
+
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+INSTALLED := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo serve test check lint format types imports bench openapi clean
+
+help:  ## Show what there is to make
+	@grep -hE '^[a-z]+:.*##' $(firstword $(MAKEFILE_LIST)) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+install: $(INSTALLED)  ## Make .venv and install everything into it
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "epochd needs Python 3.11 or newer; name it with PYTHON=..." >&2; exit 1; }
+	@echo "==> $(VENV): making the virtual environment with $$($(PYTHON) --version)"
+	@$(PYTHON) -m venv $(VENV)
+	@echo "==> $(VENV): installing torch, the large one (minutes on a slow line)"
+	@$(PIP) install -c constraints.txt $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) torch
+	@echo "==> $(VENV): installing epochd and its development tools"
+	@$(PIP) install -c constraints.txt --editable '.[dev]'
+	@touch $@
+	@echo "==> $(VENV): ready"
+
+demo: $(INSTALLED)  ## Start the service, train on handwritten digits, show what came out
+	@$(BIN)/epochd demo $(ARGS)
+
+serve: $(INSTALLED)  ## Run the service on http://127.0.0.1:8000
+	@$(BIN)/epochd serve $(ARGS)
+
+test: $(INSTALLED)  ## Run all tests, on SQLite and on a real Postgres
+	$(BIN)/python -m pytest -n $(JOBS) --maxprocesses=8 --dist=worksteal $(ARGS)
+
+check: lint types imports  ## Everything that needs no test run
+
+lint: $(INSTALLED)  ## Style: ruff
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(INSTALLED)  ## Let ruff put the style right
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+types: $(INSTALLED)  ## Types: mypy --strict
+	$(BIN)/mypy
+
+imports: $(INSTALLED)  ## Layers: import-linter; dependencies: deptry
+	$(BIN)/lint-imports
+	$(BIN)/deptry service
+
+bench: $(INSTALLED)  ## Measure: every script in bench/
+	@set -e; for script in bench/*.py; do echo "==> $$script"; $(BIN)/python $$script $(ARGS); done
+
+openapi: $(INSTALLED)  ## Write the OpenAPI document anew
+	$(BIN)/python -m epochd.api.openapi > openapi.json
+
+clean:  ## Remove caches, builds and what the demo left; .venv and data stay
+	rm -rf build dist epochd-demo .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	find service tests bench migrations -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,5 @@
+"""``python -m epochd`` is the ``epochd`` command."""
+
+from epochd.cli import main
+
+main()

@@ -1,0 +1,61 @@
+"""The API, put together. Importing this does nothing; ``create_app`` composes."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from typing import Final
+
+from fastapi import APIRouter, Depends, FastAPI
+
+from epochd.api import artifacts, errors, events, health, jobs, metrics, openapi
+from epochd.api.auth import authenticate
+from epochd.api.feed import Feed
+from epochd.api.requests import BodyLimit
+from epochd.api.responses import describe
+from epochd.settings import Settings
+from epochd.store.database import Database
+
+FEED_CLOSING_SECONDS: Final = 5.0
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """Make the application; nothing is connected or started before the first request needs it.
+
+    ``app.state`` holds ``settings``, ``database`` and ``feed``. When the server is to shut down, call
+    ``app.state.feed.close()``, from any thread or signal handler: it ends all streams, for which Uvicorn
+    would wait.
+    """
+    app = FastAPI(
+        title="epochd",
+        summary="Trains models: epochs, mini-batches and iterations recorded, streamed and stopped in time.",
+        description=openapi.DESCRIPTION,
+        version=openapi.VERSION,
+        license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        openapi_tags=openapi.TAGS,
+        lifespan=_lifespan,
+        redirect_slashes=False,
+    )
+    app.state.settings = settings
+    app.state.database = Database(settings.resolved_database_url)
+    app.state.feed = Feed(app.state.database)
+    app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
+    errors.install(app)
+    app.include_router(_v1())
+    app.include_router(health.router, responses=describe({}))
+    openapi.install(app)
+    return app
+
+
+def _v1() -> APIRouter:
+    v1 = APIRouter(prefix="/v1", dependencies=[Depends(authenticate)])
+    for module in (jobs, metrics, events, artifacts):
+        v1.include_router(module.router)
+    return v1
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncGenerator[None]:
+    yield
+    app.state.feed.close()
+    await asyncio.to_thread(app.state.feed.join, FEED_CLOSING_SECONDS)
+    app.state.database.close()

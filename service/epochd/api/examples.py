@@ -1,0 +1,305 @@
+"""The examples of the OpenAPI document. Requests work as they stand; answers belong to the first one."""
+
+import json
+from typing import Any, Final
+
+from fastapi.openapi.models import Example
+
+from epochd.contract.events import EventType
+
+JOB_ID: Final = "job_01k9v7f6zqk3m5t8w2x4y6a8bc"
+_CREATED: Final = "2026-01-31T09:00:00.000Z"
+_STARTED: Final = "2026-01-31T09:00:00.031Z"
+_FINISHED: Final = "2026-01-31T09:00:01.204Z"
+
+SPECS: Final[dict[str, Example]] = {
+    "digits": {
+        "summary": "Handwritten digits, with early stopping",
+        "value": {
+            "name": "digits-mlp",
+            "dataset": "digits",
+            "model": {"name": "mlp", "hidden_sizes": [128], "dropout": 0.1},
+            "epochs": 50,
+            "batch_size": 64,
+            "early_stopping": {"monitor": "validation_loss", "patience": 5},
+            "tags": {"team": "vision"},
+        },
+    },
+    "least": {
+        "summary": "The least that a job needs",
+        "value": {"dataset": "iris", "epochs": 20, "batch_size": 16},
+    },
+    "synthetic": {
+        "summary": "1000 samples in mini-batches of 100: 10 iterations an epoch",
+        "value": {
+            "dataset": {"name": "synthetic", "samples": 1000, "features": 8, "targets": 1, "noise": 0.1},
+            "epochs": 1,
+            "batch_size": 100,
+            "validation": None,
+        },
+    },
+}
+CANCELS: Final[dict[str, Example]] = {
+    "best": {"summary": "Keep the best weights so far", "value": {"keep": "best", "grace_seconds": 30}},
+    "nothing": {"summary": "Keep nothing", "value": {"keep": "nothing", "grace_seconds": 0}},
+}
+
+PLANNED: Final[dict[str, Any]] = {
+    "spec": {
+        "name": "digits-mlp",
+        "dataset": "digits",
+        "model": {"name": "mlp", "hidden_sizes": [128], "dropout": 0.1, "batch_norm": False},
+        "epochs": 50,
+        "batch_size": 64,
+        "optimizer": {
+            "name": "adamw",
+            "learning_rate": 0.001,
+            "betas": [0.9, 0.999],
+            "eps": 1e-08,
+            "weight_decay": 0.01,
+        },
+        "schedule": {"warmup_iterations": 0, "name": "constant"},
+        "loss": "cross_entropy",
+        "validation": {"fraction": 0.2, "every_epochs": 1},
+        "early_stopping": {
+            "monitor": "validation_loss",
+            "mode": "min",
+            "patience": 5,
+            "min_delta": 0.0,
+            "start_epoch": 1,
+            "target": None,
+            "restore_best": True,
+        },
+        "seed": 0,
+        "device": "auto",
+        "precision": "auto",
+        "gradient_clip_norm": None,
+        "drop_last": False,
+        "checkpoint": {"every_epochs": 1, "every_seconds": 60.0, "keep": 2},
+        "max_runtime_seconds": None,
+        "max_attempts": 3,
+        "priority": 0,
+        "tags": {"team": "vision"},
+        "webhook": None,
+    },
+    "plan": {
+        "train_samples": 1438,
+        "validation_samples": 359,
+        "batch_size": 64,
+        "mini_batches_per_epoch": 23,
+        "last_batch_size": 30,
+        "iterations_per_epoch": 23,
+        "total_iterations": 1150,
+    },
+    "advice": [],
+}
+_METRICS: Final = {"train_loss": 0.0721, "validation_loss": 0.0894, "validation_accuracy": 0.975}
+_SELECTED: Final = {
+    "epoch": 27,
+    "iteration": 621,
+    "metric": "validation_loss",
+    "value": 0.0862,
+    "reason": "The lowest validation_loss of 32 epochs.",
+}
+JOB: Final[dict[str, Any]] = {
+    "id": JOB_ID,
+    "name": "digits-mlp",
+    "status": "succeeded",
+    "done": True,
+    "stop_reason": "early_stopped",
+    "spec": PLANNED["spec"],
+    "plan": PLANNED["plan"],
+    "progress": {
+        "epoch": 32,
+        "epochs": 50,
+        "iteration": 736,
+        "total_iterations": 1150,
+        "fraction": 0.64,
+        "samples_per_second": 91000.0,
+        "elapsed_seconds": 1.1,
+        "eta_seconds": 0.0,
+        "metrics_lag_seconds": 0.0,
+    },
+    "metrics": _METRICS,
+    "early_stopping": {
+        "monitor": "validation_loss",
+        "mode": "min",
+        "patience": 5,
+        "best_value": 0.0862,
+        "best_epoch": 27,
+        "epochs_without_improvement": 5,
+        "stopped": True,
+        "stopped_epoch": 32,
+        "message": "validation_loss has not improved on 0.0862 (epoch 27) for 5 epochs.",
+    },
+    "diagnosis": {
+        "verdict": "good_fit",
+        "since_epoch": 12,
+        "evidence": "Both losses fell and stayed close to each other.",
+        "suggestions": [],
+    },
+    "selected_checkpoint": _SELECTED,
+    "advice": [],
+    "error": None,
+    "attempt": 1,
+    "worker": "trainer-1:4711",
+    "device": "cpu",
+    "created_at": _CREATED,
+    "started_at": _STARTED,
+    "finished_at": _FINISHED,
+    "cancel_requested_at": None,
+}
+
+
+def _rows(columns: dict[str, list[Any]]) -> list[dict[str, Any]]:
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+
+
+def _csv(rows: list[dict[str, Any]]) -> str:
+    lines = [",".join(rows[0]), *(",".join(json.dumps(value) for value in row.values()) for row in rows)]
+    return "".join(f"{line}\r\n" for line in lines)
+
+
+def _ndjson(rows: list[dict[str, Any]]) -> str:
+    return "".join(f"{json.dumps(row, separators=(',', ':'))}\n" for row in rows)
+
+
+_COLUMNS: Final[dict[str, list[Any]]] = {
+    "iteration": [1, 2],
+    "epoch": [1, 1],
+    "train_loss": [2.3312, 2.2874],
+    "learning_rate": [0.001, 0.001],
+    "gradient_norm": [1.1021, 1.0733],
+    "samples_per_second": [52000.0, 88000.0],
+}
+ITERATIONS: Final = {"columns": _COLUMNS, "next": 2}
+ITERATIONS_CSV: Final = _csv(_rows(_COLUMNS))
+ITERATIONS_NDJSON: Final = _ndjson(_rows(_COLUMNS))
+_EPOCH: Final = {
+    "epoch": 1,
+    "train_loss": 1.6213,
+    "validation_loss": 1.0157,
+    "validation_accuracy": 0.8301,
+    "learning_rate": 0.001,
+    "seconds": 0.021,
+    "is_best": False,
+}
+EPOCHS: Final = {"data": [_EPOCH], "next": None}
+EPOCHS_CSV: Final = _csv([_EPOCH])
+EPOCHS_NDJSON: Final = _ndjson([_EPOCH])
+
+
+def _event(seq: int, kind: EventType, created_at: str, data: dict[str, Any]) -> dict[str, Any]:
+    return {"seq": seq, "type": kind, "created_at": created_at, "data": data}
+
+
+_STARTED_DATA: Final = {"attempt": 1, "worker": "trainer-1:4711", "device": "cpu", "first_iteration": 1}
+_ENDED_DATA: Final = {
+    "stop_reason": "early_stopped",
+    "selected_checkpoint": _SELECTED,
+    "error": None,
+    "metrics": _METRICS,
+}
+_EVENTS: Final = [
+    _event(1, "job.queued", _CREATED, {"plan": PLANNED["plan"], "priority": 0}),
+    _event(2, "job.started", _STARTED, _STARTED_DATA),
+    _event(3, "epoch.completed", "2026-01-31T09:00:00.090Z", {"iteration": 23} | _EPOCH),
+]
+EVENTS: Final = {"data": _EVENTS, "next": None}
+
+
+def _message(event_id: str, kind: str, data: Any) -> str:
+    return f"id: {event_id}\nevent: {kind}\ndata: {json.dumps(data, separators=(',', ':'))}\n\n"
+
+
+STREAM: Final = "".join(
+    [
+        "retry: 1000\n\n",
+        *(_message(str(event["seq"]), event["type"], event) for event in _EVENTS[:2]),
+        _message("2-2", "iterations", {"attempt": 1, "columns": _COLUMNS}),
+        ": heartbeat\n\n",
+        _message("69", "job.succeeded", _event(69, "job.succeeded", _FINISHED, _ENDED_DATA)),
+    ]
+)
+
+ARTIFACTS: Final = {
+    "data": [
+        {
+            "name": "model.safetensors",
+            "media_type": "application/octet-stream",
+            "bytes": 38_696,
+            "sha256": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+            "created_at": _FINISHED,
+        }
+    ],
+    "next": None,
+}
+
+
+def _problem(status: int, title: str, code: str, detail: str, *errors: dict[str, str]) -> dict[str, Any]:
+    problem = {"type": "about:blank", "title": title, "status": status, "detail": detail, "code": code}
+    return problem | ({"errors": list(errors)} if errors else {})
+
+
+PROBLEMS: Final[dict[int, dict[str, Any]]] = {
+    401: _problem(
+        401,
+        "Unauthorized",
+        "unauthorized",
+        "This service wants an API key: send 'Authorization: Bearer <key>'.",
+    ),
+    404: _problem(404, "Not Found", "job_not_found", f"there is no job '{JOB_ID}'"),
+    406: _problem(
+        406,
+        "Not Acceptable",
+        "not_acceptable",
+        "This can be had as application/json, text/csv; 'Accept' allows none of these.",
+    ),
+    409: _problem(
+        409,
+        "Conflict",
+        "job_done",
+        f"{JOB_ID} is succeeded; only a job that is queued or running can be cancelled.",
+    ),
+    413: _problem(
+        413,
+        "Content Too Large",
+        "payload_too_large",
+        "The body may have at most 1048576 bytes (EPOCHD_MAX_BODY_BYTES).",
+    ),
+    415: _problem(
+        415,
+        "Unsupported Media Type",
+        "unsupported_media_type",
+        "The body must be JSON in UTF-8, with 'Content-Type: application/json'; got text/plain.",
+    ),
+    416: _problem(
+        416,
+        "Range Not Satisfiable",
+        "range_not_satisfiable",
+        "The file has 38696 bytes; ask for a range within them.",
+    ),
+    422: _problem(
+        422,
+        "Unprocessable Content",
+        "invalid_request",
+        "early_stopping.patience: must be at least 0; got -1",
+        {
+            "param": "early_stopping.patience",
+            "message": "must be at least 0; got -1",
+            "code": "out_of_range",
+        },
+    ),
+    500: _problem(
+        500,
+        "Internal Server Error",
+        "internal_error",
+        "Something went wrong in the service. Its log has the details under the reference 5f3a9c1e7b20.",
+    ),
+    503: _problem(
+        503,
+        "Service Unavailable",
+        "database_unavailable",
+        "the database postgresql://epochd@db:5432/epochd does not answer: connection refused",
+    ),
+}

@@ -1,0 +1,232 @@
+"""Jobs: queue, plan, list, look at, wait for, cancel and delete them."""
+
+from typing import Annotated, Any, Final, Literal
+
+from fastapi import APIRouter, Body, Depends, Query, Response
+from pydantic import BaseModel, Field
+from starlette.concurrency import run_in_threadpool
+
+from epochd.api import examples
+from epochd.api.deps import DatabaseDep, FeedDep, JobIdDep, SettingsDep
+from epochd.api.params import get_idempotency_key, parse_tags
+from epochd.api.requests import NoQuery, StrictRoute
+from epochd.api.responses import describe
+from epochd.api.waiting import Until, wait_for
+from epochd.contract.job import CancelRequest, Job, JobList, PlannedJob, Status
+from epochd.contract.spec import JobSpec
+from epochd.jobs import cancel, delete, submit, view
+from epochd.store import jobs
+from epochd.store.database import Database
+from epochd.store.jobs import JobRow
+
+MAX_WAIT_SECONDS: Final = 60
+
+router = APIRouter(route_class=StrictRoute, tags=["jobs"])
+
+SpecBody = Annotated[JobSpec, Body(openapi_examples=examples.SPECS)]
+Nothing = Annotated[NoQuery, Query()]
+LOCATION: Final = {
+    "Location": {
+        "description": "The path of the job.",
+        "schema": {"type": "string"},
+        "example": f"/v1/jobs/{examples.JOB_ID}",
+    }
+}
+
+
+class ListQuery(BaseModel, extra="forbid"):
+    """The query of the list of jobs."""
+
+    limit: Annotated[int, Field(ge=1, le=200, description="Jobs a page.")] = 50
+    after: Annotated[
+        str | None, Field(max_length=64, description="The `next` of the page before.", examples=["42"])
+    ] = None
+    status: Annotated[
+        list[Status],
+        Field(max_length=20, description="Jobs in one of these statuses.", examples=[["running"]]),
+    ] = []
+    name: Annotated[
+        str | None,
+        Field(pattern=r"^[^\x00]{1,200}$", description="Jobs of exactly this name.", examples=["digits-mlp"]),
+    ] = None
+    tag: Annotated[
+        list[Annotated[str, Field(pattern=r"^[A-Za-z0-9_.\-]{1,64}(:[^\x00]{0,256})?$")]],
+        Field(
+            max_length=64,
+            description="`key:value`, or `key` for any value. Jobs that have all of these tags.",
+            examples=[["team:vision"]],
+        ),
+    ] = []
+
+
+class WaitQuery(BaseModel, extra="forbid"):
+    """The query of one job."""
+
+    wait_seconds: Annotated[
+        float,
+        Field(
+            ge=0,
+            le=MAX_WAIT_SECONDS,
+            allow_inf_nan=False,
+            description="Answer after so many seconds at the latest.",
+        ),
+    ] = 0
+    until: Annotated[
+        Until,
+        Field(
+            description="What to wait for: the job's end, its next epoch, or any change. A job that is done "
+            "is answered at once."
+        ),
+    ] = "done"
+
+
+@router.post(
+    "/jobs",
+    operation_id="create_job",
+    summary="Queue a job",
+    status_code=201,
+    response_model=Job,
+    responses=describe(
+        {
+            201: {
+                "description": "The job, queued. Every default of its spec is filled in.",
+                "headers": LOCATION,
+                "content": {"application/json": {"example": examples.JOB}},
+            },
+            200: {
+                "model": Job,
+                "description": "The job that the same request with the same `Idempotency-Key` had created.",
+                "headers": LOCATION,
+                "content": {"application/json": {"example": examples.JOB}},
+            },
+        },
+        401,
+        413,
+        415,
+        422,
+        503,
+    ),
+)
+def create_job(
+    spec: SpecBody,
+    db: DatabaseDep,
+    idempotency_key: Annotated[str | None, Depends(get_idempotency_key)],
+    _query: Nothing,
+) -> Any:
+    """Validate, resolve and plan a job, and queue it. It is stored before this answers."""
+    submitted = submit.submit(db, spec, idempotency_key)
+    status: Literal[201, 200] = 201 if submitted.created else 200
+    return _answer(submitted.row, status, {"Location": f"/v1/jobs/{submitted.row.id}"})
+
+
+@router.post(
+    "/jobs/plan",
+    operation_id="plan_job",
+    summary="Plan a job without creating it",
+    responses=describe(
+        {200: {"content": {"application/json": {"example": examples.PLANNED}}}}, 401, 413, 415, 422, 503
+    ),
+)
+def plan_job(spec: SpecBody, _query: Nothing) -> PlannedJob:
+    """The spec with every default filled in, its mini-batches, iterations and epochs, and advice."""
+    return submit.plan_job(spec)
+
+
+@router.get(
+    "/jobs",
+    operation_id="list_jobs",
+    summary="List jobs, newest first",
+    responses=describe(
+        {200: {"content": {"application/json": {"example": {"data": [examples.JOB], "next": None}}}}},
+        401,
+        422,
+        503,
+    ),
+)
+def list_jobs(query: Annotated[ListQuery, Query()], db: DatabaseDep) -> JobList:
+    """A page of jobs; the filters hold together."""
+    with db.read() as tx:
+        rows, following = jobs.page(
+            tx,
+            limit=query.limit,
+            after=query.after,
+            statuses=query.status,
+            name=query.name,
+            tags=parse_tags(query.tag),
+        )
+    return JobList(data=[view.to_job(row) for row in rows], next=following)
+
+
+@router.get(
+    "/jobs/{job_id}",
+    operation_id="get_job",
+    summary="Look at a job, or wait for it",
+    response_model=Job,
+    responses=describe(
+        {200: {"content": {"application/json": {"example": examples.JOB}}}}, 401, 404, 422, 503
+    ),
+)
+async def get_job(
+    job_id: JobIdDep, query: Annotated[WaitQuery, Query()], db: DatabaseDep, feed: FeedDep
+) -> Any:
+    """The job as it is now, or with `wait_seconds` as soon as `until` has come true."""
+    row = await run_in_threadpool(_read, db, job_id) if query.wait_seconds else None
+    if row is not None:
+        await wait_for(feed, row, query.until, query.wait_seconds)
+    return await run_in_threadpool(_show, db, job_id)
+
+
+@router.post(
+    "/jobs/{job_id}/cancel",
+    operation_id="cancel_job",
+    summary="End a job before its time",
+    status_code=202,
+    response_model=Job,
+    responses=describe(
+        {202: {"content": {"application/json": {"example": examples.JOB}}}}, 401, 404, 409, 413, 415, 422, 503
+    ),
+)
+def cancel_job(
+    job_id: JobIdDep,
+    db: DatabaseDep,
+    _query: Nothing,
+    how: Annotated[CancelRequest | None, Body(openapi_examples=examples.CANCELS)] = None,
+) -> Any:
+    """Ask a job to end. It is `cancelled` once its process is gone; a queued one at once. May be repeated."""
+    wish = how or CancelRequest()
+    return _answer(cancel.cancel(db, job_id, keep=wish.keep, grace_seconds=wish.grace_seconds), 202)
+
+
+@router.delete(
+    "/jobs/{job_id}",
+    operation_id="delete_job",
+    summary="Remove a finished job",
+    status_code=204,
+    response_class=Response,
+    responses=describe(
+        {204: {"description": "The job is gone, with its metrics, events and artifacts."}},
+        401,
+        404,
+        409,
+        422,
+        503,
+    ),
+)
+def delete_job(job_id: JobIdDep, db: DatabaseDep, settings: SettingsDep, _query: Nothing) -> Response:
+    """Remove a job that is done with all that it recorded."""
+    delete.delete(db, job_id, settings.artifacts_dir)
+    return Response(status_code=204)
+
+
+def _read(db: Database, job_id: str) -> JobRow:
+    with db.read() as tx:
+        return jobs.get(tx, job_id)
+
+
+def _show(db: Database, job_id: str) -> Response:
+    return _answer(_read(db, job_id), 200)
+
+
+def _answer(row: JobRow, status: int, headers: dict[str, str] | None = None) -> Response:
+    # Written here, in the endpoint's thread, and once: FastAPI would do it on the event loop.
+    return Response(view.to_job(row).model_dump_json(), status, headers, "application/json")

@@ -1,0 +1,41 @@
+"""What the OpenAPI document says about answers and errors."""
+
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any, Final
+
+from epochd.api.examples import PROBLEMS
+
+PROBLEM_SCHEMA: Final = {"$ref": "#/components/schemas/Problem"}
+
+_DESCRIPTIONS: Final[dict[int, str]] = {
+    401: "No valid API key; only where keys are configured.",
+    404: "There is no such job, attempt or artifact.",
+    406: "`Accept` allows none of the media types on offer.",
+    409: "The job's state does not allow it.",
+    413: "The body is larger than `EPOCHD_MAX_BODY_BYTES`.",
+    415: "The body does not say that it is JSON.",
+    416: "The range lies outside the file.",
+    422: "The request cannot be carried out as it stands: `errors` has an entry for each parameter.",
+    500: "An error of the service; its log has more under the reference in `detail`.",
+    503: "The database does not answer; try again after `Retry-After` seconds.",
+}
+
+
+def describe(answers: Mapping[int, dict[str, Any]], *problems: int) -> dict[int | str, dict[str, Any]]:
+    """Describe the answers of an operation, and the errors with these statuses; 500 is always one of them."""
+    described: dict[int | str, dict[str, Any]] = dict(answers.items())
+    for status in (*problems, HTTPStatus.INTERNAL_SERVER_ERROR.value):
+        described[status] = _problem(status)
+    return described
+
+
+def _problem(status: int) -> dict[str, Any]:
+    content = {"application/problem+json": {"schema": PROBLEM_SCHEMA, "example": PROBLEMS[status]}}
+    described: dict[str, Any] = {"description": _DESCRIPTIONS[status], "content": content}
+    if status == HTTPStatus.SERVICE_UNAVAILABLE:
+        seconds = {"schema": {"type": "integer"}, "description": "Seconds to wait before trying again."}
+        described["headers"] = {"Retry-After": seconds}
+    if status == HTTPStatus.UNAUTHORIZED:
+        described["headers"] = {"WWW-Authenticate": {"schema": {"type": "string"}, "description": "`Bearer`"}}
+    return described

@@ -1,0 +1,1 @@
+"""What callers in other services use: httpx alone, and nothing of the server."""

@@ -1,0 +1,255 @@
+"""The job spec: what a caller asks for. Defaults that depend on the data set are filled in by ``jobs.resolve``."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Discriminator, Field, StringConstraints, Tag
+
+from epochd.contract.base import Request
+
+MAX_SAMPLES = 10_000_000
+MAX_EPOCHS = 1_000_000
+
+PRINTABLE = r"^[^\x00-\x1f\x7f]*$"
+"""No control characters: they garble logs and tables, and Postgres cannot store NUL."""
+
+Name = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=PRINTABLE)]
+TAG_KEY = r"^[A-Za-z0-9_.\-]{1,64}$"
+DEVICE = r"^(auto|cpu|cuda(:[0-9]{1,3})?)$"
+
+TagKey = Annotated[str, StringConstraints(pattern=TAG_KEY)]
+TagValue = Annotated[str, StringConstraints(max_length=256, pattern=PRINTABLE)]
+LayerSize = Annotated[int, Field(ge=1, le=65_536)]
+LearningRate = Annotated[float, Field(gt=0, le=1e6)]
+Seed = Annotated[int, Field(ge=0, le=2**63 - 1)]
+
+
+class SyntheticDataset(Request):
+    """A made-up data set: Gaussian clusters (classification) or a noisy linear function (regression)."""
+
+    name: Literal["synthetic"]
+    task: Literal["classification", "regression"] | None = None
+    """By default `regression` when `targets` is given, else `classification`."""
+    samples: Annotated[int, Field(ge=1, le=MAX_SAMPLES)] = 1000
+    features: Annotated[int, Field(ge=1, le=65_536)] = 20
+    classes: Annotated[int, Field(ge=2, le=10_000)] | None = None
+    """Classification only; 2 by default."""
+    targets: Annotated[int, Field(ge=1, le=10_000)] | None = None
+    """Regression only; 1 by default."""
+    noise: Annotated[float, Field(ge=0, le=1e6)] = 0.1
+    """Classification: the fraction of labels drawn at random, at most 1. Regression: the standard deviation
+    of the noise, in standard deviations of the noiseless target."""
+    seed: Seed = 0
+
+
+def _dataset_kind(value: Any) -> str:
+    return "synthetic" if isinstance(value, dict | SyntheticDataset) else "name"
+
+
+Dataset = Annotated[
+    Annotated[Name, Tag("name")] | Annotated[SyntheticDataset, Tag("synthetic")],
+    Discriminator(_dataset_kind),
+]
+
+
+class LinearModel(Request):
+    """Softmax regression, or linear regression: one layer, no hidden units."""
+
+    name: Literal["linear"]
+
+
+class MlpModel(Request):
+    """A multi-layer perceptron: for each hidden size a linear layer, ReLU and dropout."""
+
+    name: Literal["mlp"]
+    hidden_sizes: Annotated[list[LayerSize], Field(min_length=1, max_length=64)] = [128]
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    batch_norm: bool = False
+    """Batch normalisation before each ReLU; needs at least 2 samples in every mini-batch."""
+
+
+class CnnModel(Request):
+    """A convolutional network for images: 3×3 convolutions, ReLU, 2×2 pooling, then a classifier head."""
+
+    name: Literal["cnn"]
+    channels: Annotated[list[Annotated[int, Field(ge=1, le=4096)]], Field(min_length=1, max_length=16)] = [
+        16,
+        32,
+    ]
+    hidden_size: LayerSize = 64
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    batch_norm: bool = False
+
+
+Model = Annotated[LinearModel | MlpModel | CnnModel, Field(discriminator="name")]
+
+
+class Sgd(Request):
+    """Stochastic gradient descent."""
+
+    name: Literal["sgd"]
+    learning_rate: LearningRate = 0.05
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    nesterov: bool = False
+    weight_decay: Annotated[float, Field(ge=0, le=1e6)] = 0.0
+
+
+class Adam(Request):
+    """Adam (Kingma and Ba, 2015); weight decay is added to the gradient."""
+
+    name: Literal["adam"]
+    learning_rate: LearningRate = 0.001
+    betas: Annotated[list[Annotated[float, Field(ge=0, lt=1)]], Field(min_length=2, max_length=2)] = [
+        0.9,
+        0.999,
+    ]
+    eps: Annotated[float, Field(gt=0, le=1)] = 1e-8
+    weight_decay: Annotated[float, Field(ge=0, le=1e6)] = 0.0
+
+
+class AdamW(Request):
+    """Adam with decoupled weight decay (Loshchilov and Hutter, 2019)."""
+
+    name: Literal["adamw"]
+    learning_rate: LearningRate = 0.001
+    betas: Annotated[list[Annotated[float, Field(ge=0, lt=1)]], Field(min_length=2, max_length=2)] = [
+        0.9,
+        0.999,
+    ]
+    eps: Annotated[float, Field(gt=0, le=1)] = 1e-8
+    weight_decay: Annotated[float, Field(ge=0, le=1e6)] = 0.01
+
+
+Optimizer = Annotated[Sgd | Adam | AdamW, Field(discriminator="name")]
+
+
+class _Schedule(Request):
+    warmup_iterations: Annotated[int, Field(ge=0, le=10**12)] = 0
+    """Iterations over which the learning rate rises linearly to its full value before the schedule begins."""
+
+
+class ConstantSchedule(_Schedule):
+    """The learning rate stays what it is."""
+
+    name: Literal["constant"]
+
+
+class CosineSchedule(_Schedule):
+    """Half a cosine from the learning rate down to `min_learning_rate` (Loshchilov and Hutter, 2017)."""
+
+    name: Literal["cosine"]
+    min_learning_rate: Annotated[float, Field(ge=0, le=1e6)] = 0.0
+
+
+class StepSchedule(_Schedule):
+    """The learning rate times `gamma` every `step_epochs` epochs."""
+
+    name: Literal["step"]
+    step_epochs: Annotated[int, Field(ge=1, le=MAX_EPOCHS)] = 10
+    gamma: Annotated[float, Field(gt=0, le=1)] = 0.1
+
+
+class OneCycleSchedule(_Schedule):
+    """Up from a fraction of the learning rate, then down to nearly nothing, along a cosine (Smith and Topin, 2019).
+
+    It begins at `learning_rate / div_factor` and ends at `learning_rate / (div_factor * final_div_factor)`.
+    """
+
+    name: Literal["one_cycle"]
+    rise_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.3
+    """Part of the iterations spent on the way up."""
+    div_factor: Annotated[float, Field(ge=1, le=1e6)] = 25.0
+    final_div_factor: Annotated[float, Field(ge=1, le=1e9)] = 1e4
+
+
+class PlateauSchedule(_Schedule):
+    """The learning rate times `factor` whenever `monitor` has not improved for more than `patience` epochs."""
+
+    name: Literal["reduce_on_plateau"]
+    factor: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    patience: Annotated[int, Field(ge=0, le=MAX_EPOCHS)] = 5
+    min_delta: Annotated[float, Field(ge=0, le=1e6)] = 0.0
+    min_learning_rate: Annotated[float, Field(ge=0, le=1e6)] = 0.0
+    monitor: str | None = None
+    """An epoch metric; by default `validation_loss`, without validation `train_loss`."""
+    mode: Literal["min", "max"] | None = None
+    """By default `min` for a loss and `max` for any other metric."""
+
+
+Schedule = Annotated[
+    ConstantSchedule | CosineSchedule | StepSchedule | OneCycleSchedule | PlateauSchedule,
+    Field(discriminator="name"),
+]
+
+Loss = Literal["cross_entropy", "mse", "mae", "huber"]
+
+
+class Validation(Request):
+    """Which part of the samples is held back, and how often it is looked at."""
+
+    fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    every_epochs: Annotated[int, Field(ge=1, le=MAX_EPOCHS)] = 1
+    """The last epoch is always validated."""
+
+
+class EarlyStopping(Request):
+    """Stop when the monitored metric has not improved for `patience` epochs."""
+
+    monitor: str | None = None
+    """An epoch metric; by default `validation_loss`, without validation an error."""
+    mode: Literal["min", "max"] | None = None
+    """By default `min` for a loss and `max` for any other metric."""
+    patience: Annotated[int, Field(ge=0, le=MAX_EPOCHS)] = 5
+    """Epochs without improvement after which training stops."""
+    min_delta: Annotated[float, Field(ge=0, le=1e12)] = 0.0
+    """A change of the metric up to this much is no improvement."""
+    start_epoch: Annotated[int, Field(ge=1, le=MAX_EPOCHS)] = 1
+    """The first epoch that is looked at."""
+    target: float | None = None
+    """Stop as soon as the metric is at least this good."""
+    restore_best: bool = True
+    """The artifacts hold the weights of the best epoch; otherwise those of the last."""
+
+
+class Checkpoint(Request):
+    """How often training saves everything that it resumes from.
+
+    Kept and echoed, but without effect yet: a job that was interrupted starts again at its first iteration.
+    """
+
+    every_epochs: Annotated[int, Field(ge=1, le=MAX_EPOCHS)] = 1
+    every_seconds: Annotated[float, Field(ge=1, le=86_400)] = 60
+    keep: Annotated[int, Field(ge=1, le=1000)] = 2
+
+
+class JobSpec(Request):
+    """What to train, on what, for how long. Only `dataset`, `epochs` and `batch_size` are required."""
+
+    name: Name | None = None
+    dataset: Dataset
+    model: Model | None = None
+    """By default an `mlp` that fits the data set."""
+    epochs: Annotated[int, Field(ge=1, le=MAX_EPOCHS)]
+    """Passes over the training samples, at most."""
+    batch_size: Annotated[int, Field(ge=1, le=MAX_SAMPLES)]
+    """Samples in one mini-batch."""
+    optimizer: Optimizer = AdamW(name="adamw")
+    schedule: Schedule = ConstantSchedule(name="constant")
+    loss: Loss | None = None
+    """By default `cross_entropy` for classification and `mse` for regression."""
+    validation: Validation | None = Validation()
+    """`null` trains on all samples and validates on none."""
+    early_stopping: EarlyStopping | None = None
+    seed: Seed = 0
+    device: Annotated[str, StringConstraints(pattern=DEVICE)] = "auto"
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    gradient_clip_norm: Annotated[float, Field(gt=0, le=1e12)] | None = None
+    drop_last: bool = False
+    """Leave out the last mini-batch of an epoch when it is smaller than the others."""
+    checkpoint: Checkpoint = Checkpoint()
+    max_runtime_seconds: Annotated[float, Field(gt=0, le=10**9)] | None = None
+    max_attempts: Annotated[int, Field(ge=1, le=100)] = 3
+    priority: Annotated[int, Field(ge=-1000, le=1000)] = 0
+    """Jobs of higher priority start first; among equals the oldest."""
+    tags: Annotated[dict[TagKey, TagValue], Field(max_length=64, default_factory=dict)]
+    webhook: None = None
+    """Reserved; only `null` is accepted."""

@@ -1,0 +1,1 @@
+"""Files and generators to arrays, and preprocessing. No SQL, no HTTP, no torch."""

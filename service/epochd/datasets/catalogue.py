@@ -1,0 +1,117 @@
+"""What data sets there are and what is in them, without reading one: the API process plans jobs with this."""
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from epochd.errors import InvalidRequestError, ParamError
+
+Task = Literal["classification", "regression"]
+
+SYNTHETIC = "synthetic"
+FLOAT32_BYTES = 4
+MAX_SYNTHETIC_BYTES = 2**31
+IMAGE_DIMENSIONS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetInfo:
+    """What is known of a data set before it is read.
+
+    ``shape`` is one sample's: ``(features,)`` for a table, ``(channels, height, width)`` for images.
+    ``classes`` are the names of the classes in the order of their labels 0, 1, …, None for regression;
+    ``targets`` is the number of regression targets, 0 for classification.
+    """
+
+    name: str
+    task: Task
+    samples: int
+    shape: tuple[int, ...]
+    classes: tuple[str, ...] | None
+    targets: int
+    description: str
+
+    @property
+    def outputs(self) -> int:
+        """What a model puts out for one sample: one number a class, or a target."""
+        return len(self.classes) if self.classes is not None else self.targets
+
+    @property
+    def is_image(self) -> bool:
+        """Whether a sample is an image, so that a convolution makes sense."""
+        return len(self.shape) == IMAGE_DIMENSIONS
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """What is measured on each split, beside each other: ``loss`` and the task's own metric."""
+        return ("loss", "accuracy" if self.task == "classification" else "r2")
+
+
+_BUILTIN = {
+    info.name: info
+    for info in (
+        DatasetInfo(
+            "digits", "classification", 1797, (1, 8, 8), tuple("0123456789"), 0,
+            "Handwritten digits: grey images of 8x8 pixels (UCI, Alpaydin and Kaynak).",
+        ),
+        DatasetInfo(
+            "iris", "classification", 150, (4,), ("setosa", "versicolor", "virginica"), 0,
+            "Lengths and widths of the sepals and petals of three species of iris (Fisher, 1936).",
+        ),
+        DatasetInfo(
+            "wine", "classification", 178, (13,), ("class_0", "class_1", "class_2"), 0,
+            "Chemical analyses of wines of three cultivars (UCI).",
+        ),
+        DatasetInfo(
+            "breast_cancer", "classification", 569, (30,), ("malignant", "benign"), 0,
+            "Measurements of cell nuclei from breast masses (UCI, Wisconsin diagnostic).",
+        ),
+        DatasetInfo(
+            "diabetes", "regression", 442, (10,), None, 1,
+            "Progression of diabetes one year after ten baseline measurements (Efron et al., 2004).",
+        ),
+    )
+}  # fmt: skip
+
+
+def names() -> tuple[str, ...]:
+    """Every name that ``describe`` knows."""
+    return (*_BUILTIN, SYNTHETIC)
+
+
+def describe(dataset: str | Mapping[str, Any]) -> DatasetInfo:
+    """Describe a built-in data set by its name, or a synthetic one by its spec with all values filled in.
+
+    Raises ``InvalidRequestError`` (code ``unknown_dataset``) for a name that is not there.
+    """
+    if isinstance(dataset, Mapping):
+        return _describe_synthetic(dataset)
+    if dataset not in _BUILTIN:
+        raise InvalidRequestError.of(ParamError("dataset", _unknown(dataset), "unknown_dataset"))
+    return _BUILTIN[dataset]
+
+
+def synthetic_bytes(*, samples: int, features: int, outputs: int) -> int:
+    """Bytes of float32 that a synthetic data set takes: samples, targets or labels, and cluster centres."""
+    return FLOAT32_BYTES * (samples * (features + outputs) + outputs * features)
+
+
+def _describe_synthetic(spec: Mapping[str, Any]) -> DatasetInfo:
+    samples, features = spec["samples"], spec["features"]
+    info = DatasetInfo(SYNTHETIC, spec["task"], samples, (features,), None, 0, "")
+    if info.task == "regression":
+        kind = "A noisy linear function"
+        return replace(info, targets=spec["targets"], description=f"{kind} of {features} features.")
+    classes = tuple(str(label) for label in range(spec["classes"]))
+    return replace(
+        info, classes=classes, description=f"{len(classes)} Gaussian clusters in {features} dimensions."
+    )
+
+
+def _unknown(name: str) -> str:
+    close = difflib.get_close_matches(name.lower(), names(), n=1)
+    guess = f" Did you mean {close[0]!r}?" if close else ""
+    if name == SYNTHETIC:
+        guess = ' Send it as an object: {"name": "synthetic", …}.'
+    return f"There is no data set {name!r}.{guess} There are: {', '.join(names())}."

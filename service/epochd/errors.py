@@ -1,0 +1,180 @@
+"""Every error that epochd raises on purpose.
+
+::
+
+    EpochdError
+    ├── InvalidRequestError          the request is wrong: 422, with one entry per parameter
+    │   └── IdempotencyKeyReusedError    the key came before with another body: 422
+    ├── UnauthorizedError            401
+    ├── NotFoundError                404
+    ├── ConflictError                the state of the thing does not allow it: 409
+    ├── PayloadTooLargeError         413
+    ├── ServiceUnavailableError      503
+    │   ├── DatabaseUnavailableError     the database does not answer
+    │   └── DatabaseNotMigratedError     the schema is older or newer than the code
+    ├── ConfigurationError           the operator's settings contradict each other
+    ├── DuplicateKeyError            a row with this unique key exists already
+    ├── AttemptLostError             the attempt was given to somebody else: write nothing more
+    └── TrainingError                ends a job as ``failed``; has a category
+        ├── DataError                    category ``data``
+        ├── NumericError                 category ``numeric``; names the iteration
+        ├── OutOfMemoryError             category ``out_of_memory``
+        └── InfrastructureError          category ``infrastructure``; may be tried again
+
+``code`` is stable and meant for programs; the message is meant for people and says what is wrong and what
+would be right.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+ErrorCategory = Literal["spec", "data", "out_of_memory", "numeric", "infrastructure", "time_limit"]
+
+
+@dataclass(frozen=True, slots=True)
+class ParamError:
+    """What is wrong with one parameter of a request.
+
+    ``param`` is its dotted path (``early_stopping.patience``); empty for the body as a whole.
+    """
+
+    param: str
+    message: str
+    code: str
+
+
+class EpochdError(Exception):
+    """The root of the tree."""
+
+    code: str = "internal_error"
+
+    def __init__(self, message: str, *, code: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        if code is not None:
+            self.code = code
+
+
+class InvalidRequestError(EpochdError):
+    """The request cannot be carried out as it stands."""
+
+    code = "invalid_request"
+
+    def __init__(self, message: str, errors: tuple[ParamError, ...] = (), *, code: str | None = None) -> None:
+        super().__init__(message, code=code)
+        self.errors = errors
+
+    @classmethod
+    def of(cls, *errors: ParamError) -> "InvalidRequestError":
+        """Make one error out of what is wrong with each parameter."""
+        first = errors[0]
+        where = f"{first.param}: " if first.param else ""
+        more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
+        return cls(f"{where}{first.message}{more}", errors)
+
+
+class IdempotencyKeyReusedError(InvalidRequestError):
+    """The same Idempotency-Key came before with another body."""
+
+    code = "idempotency_key_reused"
+
+
+class UnauthorizedError(EpochdError):
+    """No valid API key."""
+
+    code = "unauthorized"
+
+
+class NotFoundError(EpochdError):
+    """There is no such thing."""
+
+    code = "not_found"
+
+
+class ConflictError(EpochdError):
+    """The thing is in a state that does not allow what was asked."""
+
+    code = "conflict"
+
+
+class PayloadTooLargeError(EpochdError):
+    """The request body is larger than the service accepts."""
+
+    code = "payload_too_large"
+
+
+class ServiceUnavailableError(EpochdError):
+    """Try again later."""
+
+    code = "unavailable"
+
+
+class DatabaseUnavailableError(ServiceUnavailableError):
+    """The database does not answer."""
+
+    code = "database_unavailable"
+
+
+class DatabaseNotMigratedError(ServiceUnavailableError):
+    """The schema in the database is not the one this version works with."""
+
+    code = "database_not_migrated"
+
+
+class ConfigurationError(EpochdError):
+    """The settings contradict each other or name something that is not there."""
+
+    code = "configuration"
+
+
+class DuplicateKeyError(EpochdError):
+    """A row with this unique key exists already: somebody else was first."""
+
+    code = "duplicate_key"
+
+
+class AttemptLostError(EpochdError):
+    """The attempt has ended or belongs to another worker: whoever sees this writes nothing more."""
+
+    code = "attempt_lost"
+
+
+class TrainingError(EpochdError):
+    """Ends a job as ``failed``."""
+
+    code = "training_failed"
+    category: ClassVar[ErrorCategory] = "infrastructure"
+    retryable: ClassVar[bool] = False
+
+
+class DataError(TrainingError):
+    """The data cannot be trained on."""
+
+    code = "bad_data"
+    category = "data"
+
+
+class NumericError(TrainingError):
+    """The training loss became NaN or infinite at ``iteration`` (counted from 1)."""
+
+    code = "non_finite_loss"
+    category = "numeric"
+
+    def __init__(self, message: str, *, iteration: int, code: str | None = None) -> None:
+        super().__init__(message, code=code)
+        self.iteration = iteration
+
+
+class OutOfMemoryError(TrainingError):
+    """A mini-batch, the model or the data did not fit into memory."""
+
+    code = "out_of_memory"
+    category = "out_of_memory"
+
+
+class InfrastructureError(TrainingError):
+    """A failure around the training, not of it."""
+
+    code = "infrastructure"
+    category = "infrastructure"
+    retryable = True

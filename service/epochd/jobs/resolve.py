@@ -1,0 +1,190 @@
+"""From the spec that a caller sent to one with nothing left open, or to everything that is wrong with it."""
+
+from typing import Any, Literal
+
+from epochd.contract.job import Advice
+from epochd.contract.spec import (
+    EarlyStopping,
+    JobSpec,
+    Loss,
+    MlpModel,
+    Model,
+    PlateauSchedule,
+    SyntheticDataset,
+)
+from epochd.datasets.catalogue import SYNTHETIC, DatasetInfo, describe
+from epochd.errors import InvalidRequestError, ParamError
+from epochd.jobs import contradictions
+from epochd.training.advice import advise
+from epochd.training.plan import Plan, make_plan, split_sizes
+
+DEFAULT_CLASSES = 2
+DEFAULT_TARGETS = 1
+FEW_SAMPLES = 200
+
+
+def resolve(spec: JobSpec) -> JobSpec:
+    """Fill in everything that depends on the data set; what is filled in already stays as it is.
+
+    Raises ``InvalidRequestError`` with one entry for everything that contradicts.
+    """
+    try:
+        info = dataset_info(spec)
+    except InvalidRequestError as error:
+        raise InvalidRequestError.of(*error.errors, *contradictions.without_data(spec)) from None
+    resolved = _fill(spec, info)
+    errors = [*contradictions.without_data(spec), *contradictions.with_data(resolved, info)]
+    errors += _unplannable(resolved, info) or contradictions.with_plan(resolved, plan_of(resolved))
+    if errors:
+        raise InvalidRequestError.of(*errors)
+    return resolved
+
+
+def dataset_info(spec: JobSpec) -> DatasetInfo:
+    """What the spec trains on.
+
+    Raises ``InvalidRequestError`` for an unknown data set or a synthetic one that contradicts itself.
+    """
+    dataset = _filled_dataset(spec.dataset)
+    if isinstance(dataset, str):
+        return describe(dataset)
+    errors = contradictions.of_synthetic(dataset)
+    if errors:
+        raise InvalidRequestError.of(*errors)
+    return describe(dataset.model_dump())
+
+
+def plan_of(spec: JobSpec) -> Plan:
+    """The mini-batches and iterations of a resolved spec."""
+    return _plan(spec, dataset_info(spec).samples)
+
+
+def advice_of(spec: JobSpec, plan: Plan) -> list[Advice]:
+    """What works about a resolved spec but could be better."""
+    given = advise(
+        plan=plan,
+        epochs=spec.epochs,
+        early_stopping=spec.early_stopping is not None,
+        validation=spec.validation is not None,
+        batch_norm=getattr(spec.model, "batch_norm", False),
+    )
+    return [Advice(code=a.code, param=a.param, message=a.message) for a in given] + _policy_advice(spec)
+
+
+def _plan(spec: JobSpec, samples: int) -> Plan:
+    train, validation = split_sizes(samples, spec.validation.fraction) if spec.validation else (samples, 0)
+    return make_plan(
+        train_samples=train,
+        validation_samples=validation,
+        batch_size=spec.batch_size,
+        epochs=spec.epochs,
+        drop_last=spec.drop_last,
+    )
+
+
+def _unplannable(spec: JobSpec, info: DatasetInfo) -> list[ParamError]:
+    """Why there is no plan: no sample left to validate on, or no mini-batch to train on."""
+    if spec.validation and info.samples < 2:  # noqa: PLR2004 - one for each side
+        message = (
+            f"{info.samples} sample cannot be split into training and validation: make 2 or more, or send "
+            "validation null."
+        )
+        return [ParamError("validation.fraction", message, "too_few_samples")]
+    try:
+        _plan(spec, info.samples)
+    except ValueError as error:
+        return [ParamError("drop_last", str(error), "no_mini_batch")]
+    return []
+
+
+def _fill(spec: JobSpec, info: DatasetInfo) -> JobSpec:
+    return spec.model_copy(
+        update={
+            "dataset": _filled_dataset(spec.dataset),
+            "model": spec.model or _default_model(info),
+            "loss": spec.loss or _default_loss(info),
+            "schedule": _filled_schedule(spec),
+            "early_stopping": _filled_early_stopping(spec),
+        }
+    )
+
+
+def _filled_dataset(dataset: str | SyntheticDataset) -> str | SyntheticDataset:
+    if dataset == SYNTHETIC:
+        dataset = SyntheticDataset(name="synthetic")
+    if isinstance(dataset, str):
+        return dataset
+    task = dataset.task or ("classification" if dataset.targets is None else "regression")
+    update: dict[str, Any] = {"task": task}
+    if task == "classification" and dataset.classes is None:
+        update["classes"] = DEFAULT_CLASSES
+    if task == "regression" and dataset.targets is None:
+        update["targets"] = DEFAULT_TARGETS
+    return dataset.model_copy(update=update)
+
+
+def _default_model(info: DatasetInfo) -> Model:
+    # A second hidden layer learns more in each iteration, and few samples are few iterations.
+    return MlpModel(name="mlp", hidden_sizes=[128, 128] if info.samples < FEW_SAMPLES else [128])
+
+
+def _default_loss(info: DatasetInfo) -> Loss:
+    return "cross_entropy" if info.task == "classification" else "mse"
+
+
+def _filled_schedule(spec: JobSpec) -> Any:
+    schedule = spec.schedule
+    if not isinstance(schedule, PlateauSchedule):
+        return schedule
+    default = "validation_loss" if spec.validation else "train_loss"
+    monitor = default if schedule.monitor is None else schedule.monitor
+    return schedule.model_copy(update={"monitor": monitor, "mode": schedule.mode or _default_mode(monitor)})
+
+
+def _filled_early_stopping(spec: JobSpec) -> EarlyStopping | None:
+    policy = spec.early_stopping
+    if policy is None:
+        return None
+    monitor = "validation_loss" if policy.monitor is None else policy.monitor
+    return policy.model_copy(update={"monitor": monitor, "mode": policy.mode or _default_mode(monitor)})
+
+
+def _default_mode(monitor: str) -> Literal["min", "max"]:
+    return "min" if monitor.endswith("loss") else "max"
+
+
+def _policy_advice(spec: JobSpec) -> list[Advice]:
+    """Early stopping and plateau policies that cannot do what they look made for."""
+    found = []
+    policy = spec.early_stopping
+    if policy and policy.target is None and policy.patience > spec.epochs - policy.start_epoch:
+        found.append(_never_stops(spec, policy))
+    schedule = spec.schedule if isinstance(spec.schedule, PlateauSchedule) else None
+    for param, watch in (("early_stopping.mode", policy), ("schedule.mode", schedule)):
+        if watch and watch.monitor and watch.mode != _default_mode(watch.monitor):
+            found.append(_unusual_mode(param, watch.monitor, str(watch.mode)))
+    return found
+
+
+def _never_stops(spec: JobSpec, policy: EarlyStopping) -> Advice:
+    return Advice(
+        code="patience_exceeds_epochs",
+        param="early_stopping.patience",
+        message=(
+            f"A patience of {policy.patience} epochs from epoch {policy.start_epoch} on never ends a "
+            f"training of {spec.epochs} epochs early, though the best epoch is still kept. Lower the "
+            "patience or raise epochs."
+        ),
+    )
+
+
+def _unusual_mode(param: str, monitor: str, mode: str) -> Advice:
+    better = "lower" if _default_mode(monitor) == "min" else "higher"
+    return Advice(
+        code="unusual_mode",
+        param=param,
+        message=(
+            f"The mode {mode!r} takes the worst {monitor} for the best: {better} is better. Send mode "
+            f"{_default_mode(monitor)!r} or leave it out, unless that is what you want."
+        ),
+    )

@@ -1,0 +1,84 @@
+"""Everything an operator can set, by flag or by environment (prefix ``EPOCHD_``)."""
+
+from pathlib import Path
+
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+LOOPBACK_HOSTS = frozenset({"127.0.0.1", "::1", "localhost"})
+
+
+class Settings(BaseSettings):
+    """The settings of one process; a flag of the command line wins over the environment."""
+
+    model_config = SettingsConfigDict(env_prefix="EPOCHD_", extra="ignore", frozen=True)
+
+    host: str = Field("127.0.0.1", description="Address the API listens on.")
+    port: int = Field(8000, ge=0, le=65535, description="Port of the API; 0 takes a free one.")
+    data_dir: Path = Field(Path("epochd-data"), description="Where artifacts and the SQLite file live.")
+    database_url: str | None = Field(
+        None, description="`sqlite:///…` or `postgresql://…`; by default `epochd.db` in the data directory."
+    )
+    workers: int = Field(
+        1, ge=0, le=64, description="Worker processes that `serve` starts beside the API; 0 is an API alone."
+    )
+    slots: int | None = Field(
+        None, ge=1, le=64,
+        description="Jobs that one worker trains at once; by default one a GPU, and one on CPU.",
+    )  # fmt: skip
+    threads: int | None = Field(
+        None, ge=1, le=1024, description="CPU threads of one job; by default the cores divided by the slots."
+    )
+    device: str = Field(
+        "auto",
+        pattern=r"^(auto|cuda|(cpu|cuda:[0-9]{1,3})(,(cpu|cuda:[0-9]{1,3}))*)$",
+        description="Devices the workers may use: `auto`, `cpu`, `cuda`, or a list such as `cuda:0,cuda:1`.",
+    )
+    lease_seconds: float = Field(
+        30.0,
+        ge=1,
+        le=3600,
+        description="An attempt not renewed for so long is lost; renewed three times as often.",
+    )
+    retry_delay_seconds: float = Field(
+        2.0,
+        ge=0,
+        le=3600,
+        description="Wait before the second attempt of a job; doubles with each further one.",
+    )
+    shutdown_seconds: float = Field(
+        10.0, ge=0.1, le=600, description="How long a clean shutdown may take before processes are killed."
+    )
+    heartbeat_seconds: float = Field(
+        15.0, ge=0.05, le=300, description="Silence on an event stream after which a comment is sent."
+    )
+    max_body_bytes: int = Field(1_048_576, ge=1024, description="Largest JSON body of a request.")
+    api_keys: SecretStr = Field(
+        SecretStr(""), description="Accepted API keys, separated by commas; without any, loopback only."
+    )
+    insecure: bool = Field(False, description="Listen beyond loopback without API keys.")
+    log_level: str = Field(
+        "info", pattern="^(debug|info|warning|error)$", description="Verbosity of the logs."
+    )
+
+    @property
+    def resolved_database_url(self) -> str:
+        """The database in use: the one named, else SQLite in the data directory."""
+        return self.database_url or f"sqlite:///{(self.data_dir / 'epochd.db').resolve()}"
+
+    @property
+    def accepted_api_keys(self) -> tuple[str, ...]:
+        """The API keys as separate strings; empty when authentication is off."""
+        return tuple(key.strip() for key in self.api_keys.get_secret_value().split(",") if key.strip())
+
+    @property
+    def artifacts_dir(self) -> Path:
+        """Where the artifacts of all jobs live."""
+        return self.data_dir / "artifacts"
+
+    def environment(self) -> dict[str, str]:
+        """The same settings as ``EPOCHD_`` variables for a child process that serves nobody: without API keys."""
+        values = self.model_dump(mode="json", exclude={"api_keys"}, exclude_none=True)
+        values["data_dir"] = str(self.data_dir.resolve())
+        values["database_url"] = self.resolved_database_url
+        return {f"EPOCHD_{name.upper()}": str(value) for name, value in values.items()}

@@ -1,0 +1,63 @@
+"""The artifacts: files that a job left, kept outside the database."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
+
+from sqlalchemy import select
+
+from epochd.errors import NotFoundError
+from epochd.store.database import Transaction
+from epochd.store.rows import upsert
+from epochd.store.tables import artifacts
+from epochd.store.types import now
+
+
+@dataclass(frozen=True, slots=True)
+class NewArtifact:
+    """A file that was written; ``path`` is relative to the artifacts directory, ``sha256`` in hexadecimal."""
+
+    name: str
+    path: str
+    media_type: str
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class ArtifactRow:
+    """An artifact as it is stored: the columns of ``tables.artifacts``, in their order."""
+
+    job_number: int
+    name: str
+    path: str
+    media_type: str
+    bytes: int
+    sha256: str
+    created_at: datetime
+
+
+def insert_many(tx: Transaction, job_number: int, new: Sequence[NewArtifact]) -> None:
+    """Store the artifacts of a job; one of the same name is replaced."""
+    moment = tx.execute(select(now())).scalar_one()
+    upsert(tx, artifacts, [{"job_number": job_number, **asdict(one), "created_at": moment} for one in new])
+
+
+def of_job(tx: Transaction, job_number: int) -> list[ArtifactRow]:
+    """Read the artifacts of a job by name."""
+    query = select(*artifacts.c).where(artifacts.c.job_number == job_number).order_by(artifacts.c.name)
+    return [ArtifactRow(*row) for row in tx.execute(query)]
+
+
+def get(tx: Transaction, job_number: int, name: str) -> ArtifactRow:
+    """Read one artifact of a job.
+
+    Raises:
+        NotFoundError: code ``artifact_not_found``.
+
+    """
+    query = select(*artifacts.c).where(artifacts.c.job_number == job_number, artifacts.c.name == name)
+    row = tx.execute(query).one_or_none()
+    if row is None:
+        raise NotFoundError(f"the job has no artifact {name!r}", code="artifact_not_found")
+    return ArtifactRow(*row)

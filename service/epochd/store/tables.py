@@ -1,0 +1,171 @@
+"""The tables, as the code sees them. ``migrations/`` makes them; a test holds the two together.
+
+Who writes what:
+
+- ``jobs``: the API inserts and asks for cancellation; the worker that holds the attempt does the rest.
+- ``attempts``: inserted by a claim, renewed by the runner, ended by the worker or by the reaper.
+- ``iteration_blocks``, ``epoch_metrics``: the runner's recorder, fenced by its attempt.
+- ``events``: whoever changes the state of a job, in the same transaction.
+- ``artifacts``: the worker, in the transaction that ends the attempt.
+- ``workers``: each worker its own row.
+"""
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    Table,
+    Text,
+    UniqueConstraint,
+    desc,
+)
+
+from epochd.store.types import Json, UtcTime
+
+NAMING = {
+    "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_name)s",
+    "pk": "pk_%(table_name)s",
+}
+BLOCK_ITERATIONS = 1024
+"""Iterations in one aligned block: block b holds iterations b*1024+1 … (b+1)*1024."""
+
+metadata = MetaData(naming_convention=NAMING)
+
+BigKey = BigInteger().with_variant(Integer, "sqlite")
+
+jobs = Table(
+    "jobs",
+    metadata,
+    Column("number", BigKey, primary_key=True, autoincrement=True),  # age, and the order of lists
+    Column("id", Text, nullable=False, unique=True),
+    Column("name", Text),
+    Column("status", Text, nullable=False),
+    Column("stop_reason", Text),
+    Column("spec", Json, nullable=False),  # resolved: every default filled in
+    Column("plan", Json, nullable=False),
+    Column("advice", Json, nullable=False),
+    Column("tags", Json, nullable=False),
+    Column("priority", Integer, nullable=False),
+    Column("idempotency_key", Text, unique=True),
+    Column("request_digest", Text, nullable=False),
+    Column("attempt", Integer, nullable=False, server_default="0"),  # number of the newest attempt
+    Column("version", BigInteger, nullable=False, server_default="0"),  # grows with every change
+    Column("last_event", BigInteger, nullable=False, server_default="0"),  # seq of the newest event
+    # What the recorder last wrote. Polling reads this row alone.
+    Column("epoch", Integer, nullable=False, server_default="0"),
+    Column("iteration", BigInteger, nullable=False, server_default="0"),
+    Column("progress", Json),
+    Column("metrics", Json),
+    Column("early_stopping", Json),
+    Column("diagnosis", Json),
+    Column("selected_checkpoint", Json),
+    Column("error", Json),
+    Column("worker", Text),
+    Column("device", Text),
+    Column("available_at", UtcTime, nullable=False),  # not claimed before: the back-off of a retry
+    Column("created_at", UtcTime, nullable=False),
+    Column("started_at", UtcTime),  # of the first attempt
+    Column("finished_at", UtcTime),
+    Column("cancel_requested_at", UtcTime),
+    Column("cancel_keep", Text),
+    Column("cancel_grace_seconds", Float),
+    Index("ix_jobs_claim", "status", desc("priority"), "number"),  # the order in which jobs are claimed
+    Index(None, "name"),
+    sqlite_autoincrement=True,  # a number never comes again, not even that of a deleted job
+)
+
+attempts = Table(
+    "attempts",
+    metadata,
+    Column("id", BigKey, primary_key=True, autoincrement=True),
+    Column("job_number", ForeignKey("jobs.number", ondelete="CASCADE"), nullable=False),
+    Column("number", Integer, nullable=False),  # 1, 2, 3, … within the job
+    Column("worker", Text, nullable=False),
+    Column("device", Text, nullable=False),
+    Column("claimed_at", UtcTime, nullable=False),
+    Column("lease_expires_at", UtcTime, nullable=False),
+    Column("finished_at", UtcTime),  # null: running; whoever sets it owns the end of the attempt
+    Column("outcome", Text),  # succeeded, failed, cancelled, lost, released
+    # Recorded are first_iteration … last_iteration; nothing yet while last_iteration is smaller.
+    Column("first_iteration", BigInteger, nullable=False, server_default="1"),
+    Column("last_iteration", BigInteger, nullable=False, server_default="0"),
+    Column("error", Json),
+    UniqueConstraint("job_number", "number"),
+    Index(None, "finished_at", "lease_expires_at"),
+    sqlite_autoincrement=True,
+)
+
+iteration_blocks = Table(
+    "iteration_blocks",
+    metadata,
+    Column("attempt_id", ForeignKey("attempts.id", ondelete="CASCADE"), primary_key=True),
+    Column("block", BigInteger, primary_key=True),
+    # The first value's iteration: the block's first, except in the block in which a resumed attempt began.
+    Column("first_iteration", BigInteger, nullable=False),
+    Column("iterations", Integer, nullable=False),  # recorded so far in this block, 1 … 1024
+    Column("iterations_per_epoch", BigInteger, nullable=False),
+    # Each column is the text of a JSON array with one number (or null) an iteration: written once by the
+    # recorder, spliced unread into answers, and open to json_each() at any SQL prompt.
+    Column("train_loss", Text, nullable=False),
+    Column("learning_rate", Text, nullable=False),
+    Column("gradient_norm", Text, nullable=False),
+    Column("samples_per_second", Text, nullable=False),
+    Column("summary", Json, nullable=False),  # {"train_loss": {"min", "max", "mean", "last"}, …}
+)
+
+epoch_metrics = Table(
+    "epoch_metrics",
+    metadata,
+    Column("attempt_id", ForeignKey("attempts.id", ondelete="CASCADE"), primary_key=True),
+    Column("epoch", Integer, primary_key=True, autoincrement=False),
+    Column("iteration", BigInteger, nullable=False),  # last iteration of the epoch
+    Column("metrics", Json, nullable=False),
+    Column("learning_rate", Float(53), nullable=False),
+    Column("seconds", Float(53), nullable=False),
+    Column("is_best", Boolean, nullable=False),  # true for the best epoch so far, and for no other
+)
+
+events = Table(
+    "events",
+    metadata,
+    Column("job_number", ForeignKey("jobs.number", ondelete="CASCADE"), primary_key=True),
+    Column("seq", BigInteger, primary_key=True, autoincrement=False),
+    Column("type", Text, nullable=False),
+    # The attempt, and its last recorded iteration, when it happened: a stream knows by them which iterations
+    # precede the event.
+    Column("attempt", Integer, nullable=False),
+    Column("iteration", BigInteger, nullable=False),
+    Column("created_at", UtcTime, nullable=False),
+    Column("data", Json, nullable=False),
+)
+
+artifacts = Table(
+    "artifacts",
+    metadata,
+    Column("job_number", ForeignKey("jobs.number", ondelete="CASCADE"), primary_key=True),
+    Column("name", Text, primary_key=True),
+    Column("path", Text, nullable=False),  # relative to the artifacts directory
+    Column("media_type", Text, nullable=False),
+    Column("bytes", BigInteger, nullable=False),
+    Column("sha256", Text, nullable=False),
+    Column("created_at", UtcTime, nullable=False),
+)
+
+workers = Table(
+    "workers",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("host", Text, nullable=False),
+    Column("pid", Integer, nullable=False),
+    Column("devices", Json, nullable=False),
+    Column("slots", Integer, nullable=False),
+    Column("started_at", UtcTime, nullable=False),
+    Column("last_seen_at", UtcTime, nullable=False),
+)

@@ -1,0 +1,1 @@
+"""The engine: torch and numpy only. Importing this package imports neither; its modules do, where needed."""

@@ -1,0 +1,175 @@
+"""Which epoch is the best, and when to stop because no better one comes. No torch."""
+
+import math
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
+
+from epochd.training.config import EarlyStoppingConfig, Mode
+
+
+@dataclass(frozen=True, slots=True)
+class EarlyStoppingState:
+    """What early stopping has seen and decided after an epoch.
+
+    ``best_value`` and ``best_epoch`` are None until the metric had a finite value. ``message`` says in words
+    how long there was no improvement, or why training stops; None while the metric improves.
+    """
+
+    monitor: str
+    mode: Mode
+    patience: int
+    best_value: float | None = None
+    best_epoch: int | None = None
+    epochs_without_improvement: int = 0
+    stopped: bool = False
+    stopped_epoch: int | None = None
+    message: str | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """The same as JSON-ready values."""
+        return asdict(self)
+
+
+def is_better(value: float, reference: float | None, mode: Mode, min_delta: float = 0.0) -> bool:
+    """Whether ``value`` improves on ``reference`` by more than ``min_delta``; NaN and infinity never do.
+
+    Any finite value improves on a reference of None.
+    """
+    if not math.isfinite(value):
+        return False
+    if reference is None:
+        return True
+    gain = reference - value if mode == "min" else value - reference
+    return gain > min_delta
+
+
+class BestEpoch:
+    """The epoch with the best value of a metric, from ``start_epoch`` on; the earliest of equals."""
+
+    def __init__(self, monitor: str, mode: Mode, start_epoch: int = 1) -> None:
+        self.monitor = monitor
+        self.mode: Mode = mode
+        self.start_epoch = start_epoch
+        self.epoch: int | None = None
+        self.value: float | None = None
+
+    def update(self, epoch: int, value: float | None) -> bool:
+        """Look at one epoch's value (None: not measured); True when it is the best so far."""
+        if epoch < self.start_epoch or value is None or not is_better(value, self.value, self.mode):
+            return False
+        self.epoch, self.value = epoch, value
+        return True
+
+    def state_dict(self) -> dict[str, Any]:
+        """What ``load_state_dict`` continues from, as JSON-ready values."""
+        return {"epoch": self.epoch, "value": self.value}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from what ``state_dict`` gave."""
+        self.epoch, self.value = state["epoch"], state["value"]
+
+
+class EarlyStopping:
+    """Watches one epoch metric and says when to stop.
+
+    Patience is counted in epochs, whether or not they were validated: from the last epoch whose value
+    improved on the reference by more than ``min_delta`` (the reference being the value at the last such
+    improvement), or from ``start_epoch - 1`` when none did. A patience of 0 acts as 1. Training stops only at
+    an epoch whose metric was measured; NaN and infinity count as measured, but never as an improvement.
+    """
+
+    def __init__(self, config: EarlyStoppingConfig) -> None:
+        self.config = config
+        self.stop_reason: Literal["early_stopped", "target_reached"] | None = None
+        self._best = BestEpoch(config.monitor, config.mode, config.start_epoch)
+        self._reference: float | None = None
+        self._improved_epoch = config.start_epoch - 1
+        self._state = EarlyStoppingState(config.monitor, config.mode, config.patience)
+
+    @property
+    def state(self) -> EarlyStoppingState:
+        """The state after the last update."""
+        return self._state
+
+    def update(self, epoch: int, value: float | None) -> EarlyStoppingState:
+        """Look at the value after ``epoch`` (counted from 1, ascending); None when it was not measured.
+
+        Once stopped, further epochs change nothing.
+        """
+        if self._state.stopped:
+            return self._state
+        self._best.update(epoch, value)
+        if epoch >= self.config.start_epoch and value is not None:
+            self._look(epoch, value)
+        self._state = self._describe(epoch)
+        return self._state
+
+    def _look(self, epoch: int, value: float) -> None:
+        if is_better(value, self._reference, self.config.mode, self.config.min_delta):
+            self._reference, self._improved_epoch = value, epoch
+        if self._reaches_target(value):
+            self.stop_reason = "target_reached"
+        elif epoch - self._improved_epoch >= max(self.config.patience, 1):
+            self.stop_reason = "early_stopped"
+
+    def _reaches_target(self, value: float) -> bool:
+        target = self.config.target
+        if target is None or not math.isfinite(value):
+            return False
+        return value <= target if self.config.mode == "min" else value >= target
+
+    def _describe(self, epoch: int) -> EarlyStoppingState:
+        stopped = self.stop_reason is not None
+        described = replace(
+            self._state,
+            best_value=self._best.value,
+            best_epoch=self._best.epoch,
+            epochs_without_improvement=max(epoch - self._improved_epoch, 0),
+            stopped=stopped,
+            stopped_epoch=epoch if stopped else None,
+        )
+        return replace(described, message=self._message(described))
+
+    def _message(self, state: EarlyStoppingState) -> str | None:
+        config = self.config
+        if self.stop_reason == "target_reached":
+            reached = f"{config.monitor} reached {_number(state.best_value)} at epoch {state.best_epoch}"
+            return f"{reached}; target {_number(config.target)}"
+        waited = state.epochs_without_improvement
+        if waited == 0:
+            return None
+        by = f" by more than {_number(config.min_delta)}" if config.min_delta else ""
+        best = (
+            f"best {_number(state.best_value)} at epoch {state.best_epoch}"
+            if state.best_epoch
+            else "no finite value yet"
+        )
+        said = f"{config.monitor} has not improved{by} for {_epochs(waited)}; {best}"
+        left = max(config.patience, 1) - waited
+        return said if state.stopped or left < 1 else f"{said}; stops after {left} more without improvement"
+
+    def state_dict(self) -> dict[str, Any]:
+        """What ``load_state_dict`` continues from, as JSON-ready values."""
+        return {
+            "best": self._best.state_dict(),
+            "reference": self._reference,
+            "improved_epoch": self._improved_epoch,
+            "stop_reason": self.stop_reason,
+            "state": self._state.as_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from what ``state_dict`` gave."""
+        self._best.load_state_dict(state["best"])
+        self._reference = state["reference"]
+        self._improved_epoch = state["improved_epoch"]
+        self.stop_reason = state["stop_reason"]
+        self._state = EarlyStoppingState(**state["state"])
+
+
+def _number(value: float | None) -> str:
+    return "none" if value is None else f"{value:.4g}"
+
+
+def _epochs(count: int) -> str:
+    return f"{count} epoch" if count == 1 else f"{count} epochs"

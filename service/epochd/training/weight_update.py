@@ -1,0 +1,60 @@
+"""One iteration: forward, loss, backward, clipping and the optimizer's update, without a synchronisation."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from epochd.training.losses import Loss
+from epochd.training.optimizers import Optimizer
+from epochd.training.parameters import FlatParameters
+
+
+def make_forward(model: nn.Module, device: torch.device, precision: str) -> Callable[[Tensor], Tensor]:
+    """The forward pass in ``precision``: bf16 by autocast, its outputs lifted to float32 for the loss."""
+    if precision == "fp32":
+        return model  # a disabled autocast would cost more than the smallest model's layers
+
+    def forward(x: Tensor) -> Tensor:
+        with torch.autocast(device.type, dtype=torch.bfloat16):
+            outputs: Tensor = model(x)
+        return outputs.float()
+
+    return forward
+
+
+class WeightUpdate:
+    """Changes the weights once for each mini-batch it is called with."""
+
+    def __init__(
+        self,
+        forward: Callable[[Tensor], Tensor],
+        loss: Loss,
+        flat: FlatParameters,
+        optimizer: Optimizer,
+        gradient_clip_norm: float | None,
+    ) -> None:
+        self._forward = forward
+        self._loss = loss
+        self._gradient = flat.gradient
+        self._optimizer = optimizer
+        self._clip_norm = gradient_clip_norm
+
+    def __call__(
+        self, x: Tensor, y: Tensor, learning_rate: float, loss_slot: Tensor, norm_slot: Tensor
+    ) -> Tensor:
+        """Train on one mini-batch; gives its outputs.
+
+        Writes the mean loss into ``loss_slot`` and the gradient's L2 norm before clipping into ``norm_slot``.
+        """
+        self._gradient.zero_()
+        outputs = self._forward(x)
+        loss = self._loss(outputs, y)
+        loss.backward()  # type: ignore[no-untyped-call]
+        loss_slot.copy_(loss.detach())
+        torch.linalg.vector_norm(self._gradient, out=norm_slot)
+        if self._clip_norm is not None:
+            # As torch.nn.utils.clip_grad_norm_: no question on the host whether the norm is above the limit.
+            self._gradient.mul_((self._clip_norm / (norm_slot + 1e-6)).clamp(max=1.0))
+        self._optimizer.update(learning_rate)
+        return outputs.detach()

@@ -1,0 +1,55 @@
+"""Tells the others that this worker lives, and what it has."""
+
+import os
+import platform
+from collections.abc import Sequence
+
+from epochd.store import workers
+from epochd.store.database import Database, Transaction
+from epochd.worker.loop import Loop
+
+SEEN_EVERY_SECONDS = 5.0
+FORGET_SECONDS = 86_400.0
+
+
+class Presence(Loop):
+    """Keeps the worker's row fresh, and removes it at a clean shutdown."""
+
+    def __init__(self, db: Database, worker: str, devices: Sequence[str]) -> None:
+        super().__init__("presence")
+        self._db = db
+        self._worker = worker
+        self._devices = list(devices)
+
+    def arrive(self) -> None:
+        """Make the worker known, before it takes its first job; forget those that left without a word long ago."""
+        with self._db.write() as tx:
+            workers.forget(tx, FORGET_SECONDS)
+            self._register(tx)
+
+    def tick(self) -> None:
+        """Say once more that the worker lives."""
+        with self._db.write() as tx:
+            if not workers.seen(tx, self._worker):
+                self._register(tx)
+        self.stopping.wait(SEEN_EVERY_SECONDS)
+
+    def _register(self, tx: Transaction) -> None:
+        workers.register(
+            tx,
+            id=self._worker,
+            host=platform.node(),
+            pid=os.getpid(),
+            devices=sorted(set(self._devices)),
+            slots=len(self._devices),
+        )
+
+    def leave(self) -> None:
+        """Take the worker's row away."""
+        with self._db.write() as tx:
+            workers.remove(tx, self._worker)
+
+
+def worker_id() -> str:
+    """Name this process among all workers: ``host:pid``."""
+    return f"{platform.node()}:{os.getpid()}"

@@ -1,0 +1,165 @@
+import subprocess
+import sys
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import inspect, text
+
+from epochd.errors import ConfigurationError, DatabaseNotMigratedError, DatabaseUnavailableError
+from epochd.store import jobs, migrate
+from epochd.store.tables import metadata
+
+
+def relations(database):
+    with database.read() as tx:
+        found = inspect(tx)
+        return set(found.get_table_names()), set(found.get_view_names())
+
+
+def reads_indexes(database, kind, table):
+    # Alembic cannot read the index with a descending column back from SQLite; the next test has it.
+    return database.dialect == "postgresql" or kind != "index" or table.name != "ix_jobs_claim"
+
+
+def test_migrations_and_tables_agree(database):
+    with database.read() as tx:
+        options = {
+            "compare_type": True,
+            "compare_server_default": True,
+            "include_object": lambda thing, _name, kind, *_: reads_indexes(database, kind, thing),
+        }
+        assert compare_metadata(MigrationContext.configure(tx, opts=options), metadata) == []
+
+
+def test_constraints_and_indexes_are_named_alike(database):
+    with database.read() as tx:
+        found = inspect(tx)
+        for table in metadata.sorted_tables:
+            named = {
+                index["name"]
+                for index in found.get_indexes(table.name)
+                if not index.get("duplicates_constraint")
+            }
+            assert named == {index.name for index in table.indexes}, table.name
+            # SQLite does not name the key that it numbers by itself.
+            assert found.get_pk_constraint(table.name)["name"] in (table.primary_key.name, None)
+            for key in found.get_foreign_keys(table.name):
+                assert key["name"] in {constraint.name for constraint in table.foreign_key_constraints}
+                assert key["options"]["ondelete"] == "CASCADE"
+
+
+def test_an_empty_database_is_migrated_and_then_current(empty_database_url, open_database):
+    database = open_database(empty_database_url)
+    with pytest.raises(DatabaseNotMigratedError, match="epochd db upgrade"):
+        migrate.check_current(database)
+    migrate.upgrade(empty_database_url)
+    migrate.check_current(database)
+    assert relations(database) == ({*metadata.tables, "alembic_version"}, {"iteration_metrics"})
+
+
+def test_upgrading_again_changes_nothing(database, database_url, running_job):
+    before = relations(database)
+    migrate.upgrade(database_url)
+    assert relations(database) == before
+    with database.read() as tx:
+        assert jobs.get(tx, running_job).id == running_job
+
+
+@pytest.fixture
+def running_job(database):
+    new = jobs.NewJob("job_a", None, {}, {}, [], {}, 0, None, "d")
+    with database.write() as tx:
+        return jobs.insert(tx, new).id
+
+
+UPGRADE = """
+import sys
+from epochd.store import migrate
+print("ready", flush=True)
+sys.stdin.readline()
+migrate.upgrade(sys.argv[1])
+"""
+
+
+def test_processes_that_upgrade_at_once_do_it_once(empty_database_url, open_database):
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", UPGRADE, empty_database_url],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )
+        for _ in range(4)
+    ]  # fmt: skip
+    for process in processes:
+        assert process.stdout.readline() == "ready\n"
+    for process in processes:
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    for process in processes:
+        _, errors = process.communicate(timeout=60)
+        assert process.returncode == 0, errors
+    migrate.check_current(open_database(empty_database_url))
+
+
+def test_a_migration_that_fails_leaves_no_trace(empty_database_url, open_database, monkeypatch, tmp_path):
+    versions = tmp_path / "broken" / "versions"
+    versions.mkdir(parents=True)
+    good = migrate.migrations_directory()
+    for name in ("env.py", "versions/0001_first_schema.py"):
+        (versions.parent / name).write_text((good / name).read_text())
+    (versions / "0002_broken.py").write_text(
+        "from alembic import op\n"
+        "revision, down_revision = '0002', '0001'\n"
+        "def upgrade():\n"
+        "    op.execute('CREATE TABLE half (x INTEGER)')\n"
+        "    op.execute('INSERT INTO none VALUES (1)')\n"
+    )
+    monkeypatch.setattr(migrate, "migrations_directory", lambda: versions.parent)
+    with pytest.raises(DatabaseNotMigratedError):
+        migrate.upgrade(empty_database_url)
+    monkeypatch.undo()
+    database = open_database(empty_database_url)
+    assert relations(database) == (set(), set())
+    migrate.upgrade(empty_database_url)
+    migrate.check_current(database)
+
+
+def test_a_schema_from_the_future_is_refused(database, database_url):
+    with database.write() as tx:
+        tx.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    with pytest.raises(DatabaseNotMigratedError, match="newer"):
+        migrate.check_current(database)
+    with pytest.raises(DatabaseNotMigratedError, match="newer"):
+        migrate.upgrade(database_url)
+
+
+def test_what_cannot_be_reached_or_understood():
+    with pytest.raises(DatabaseUnavailableError):
+        migrate.upgrade("postgresql://nobody@127.0.0.1:1/db")
+    with pytest.raises(ConfigurationError):
+        migrate.upgrade("mysql://host/db")
+
+
+def test_a_path_with_odd_characters(tmp_path, open_database):
+    directory = tmp_path / "100% größer & so"
+    directory.mkdir()
+    migrate.upgrade(f"sqlite:///{directory}/epochd.db")
+    assert (directory / "epochd.db").is_file()
+    migrate.check_current(open_database(f"sqlite:///{directory}/epochd.db"))
+
+
+def test_blocks_are_compressed_where_the_server_can(postgres_server, open_database):
+    name = postgres_server.create()
+    database = open_database(postgres_server.url(name))
+    query = """
+        SELECT attname, attcompression FROM pg_attribute
+        WHERE attrelid = 'iteration_blocks'::regclass AND attcompression <> ''
+    """
+    with database.read() as tx:
+        found = {name: method for name, method in tx.execute(text(query))}  # noqa: C416 - rows are no pairs to dict()
+    assert found in (
+        {},
+        dict.fromkeys(("train_loss", "learning_rate", "gradient_norm", "samples_per_second"), "l"),
+    )
+    database.close()
+    postgres_server.drop(name)
