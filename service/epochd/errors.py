@@ -15,6 +15,7 @@
     ├── ConfigurationError           the operator's settings contradict each other
     ├── DuplicateKeyError            a row with this unique key exists already
     ├── AttemptLostError             the attempt was given to somebody else: write nothing more
+    ├── CorruptCheckpointError       a checkpoint's file is torn, damaged or cannot be read: use the one before it
     └── TrainingError                ends a job as ``failed``; has a category
         ├── DataError                    category ``data``
         ├── NumericError                 category ``numeric``; names the iteration
@@ -137,6 +138,12 @@ class AttemptLostError(EpochdError):
     """The attempt has ended or belongs to another worker: whoever sees this writes nothing more."""
 
     code = "attempt_lost"
+
+
+class CorruptCheckpointError(EpochdError):
+    """A checkpoint's file is not what was once written: never loaded; the one before it is used."""
+
+    code = "corrupt_checkpoint"
 
 
 class TrainingError(EpochdError):

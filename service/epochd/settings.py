@@ -76,6 +76,11 @@ class Settings(BaseSettings):
         """Where the artifacts of all jobs live."""
         return self.data_dir / "artifacts"
 
+    @property
+    def checkpoints_dir(self) -> Path:
+        """Where the checkpoints of all jobs live."""
+        return self.data_dir / "checkpoints"
+
     def environment(self) -> dict[str, str]:
         """The same settings as ``EPOCHD_`` variables for a child process that serves nobody: without API keys."""
         values = self.model_dump(mode="json", exclude={"api_keys"}, exclude_none=True)

@@ -17,7 +17,7 @@ def test_a_claim_is_an_attempt_and_an_event(database, queue, take):
     with database.read() as tx:
         last = events.after(tx, job.number, 0, 10)[-1]
     assert (last.type, last.attempt, last.iteration) == ("job.started", 1, 0)
-    assert last.data == {"attempt": 1, "worker": "worker-7", "device": "cpu", "first_iteration": 1}
+    assert last.data == {"attempt": 1, "worker": "worker-7", "device": "cpu"}
 
 
 @pytest.fixture

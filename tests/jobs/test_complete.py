@@ -3,6 +3,7 @@ import pytest
 from epochd.errors import DataError, InfrastructureError
 from epochd.jobs.cancel import cancel
 from epochd.jobs.complete import Outcome, complete, error_dict, give_back, lose
+from epochd.jobs.pause import pause
 from epochd.store import artifacts, attempts, events, jobs
 from epochd.store.artifacts import NewArtifact
 
@@ -117,6 +118,89 @@ def test_a_failure_that_might_be_retried_ends_a_job_that_nobody_wants_any_more(
     assert complete(database, attempt, failed(error), retry_delay_seconds=0)
     assert job_row(database, job).status == status
     assert take() is None
+
+
+KILLED = [
+    lambda db, a: lose(db, a, "gone", retry_delay_seconds=0),
+    lambda db, a: give_back(db, a, "bye"),
+    lambda db, a: complete(db, a, Outcome("released"), retry_delay_seconds=0),
+    lambda db, a: complete(db, a, failed(InfrastructureError("away")), retry_delay_seconds=0),
+]
+
+
+@pytest.mark.parametrize("end", KILLED)
+@pytest.mark.parametrize("keep", ["best", "last"])
+def test_a_cancelled_job_whose_weights_are_to_be_kept_goes_to_another_worker(
+    database, queue, take, train, end, keep
+):
+    job = queue()
+    taken = take()
+    train(taken)
+    cancel(database, job.id, keep=keep, grace_seconds=30)
+    assert end(database, taken.attempt_id)
+    assert job_row(database, job).status == "queued"
+    assert event_types(database, job)[-1] == "attempt.lost"
+    second = take()
+    assert (second.attempt, second.job.cancel_keep, second.recorded.iteration) == (2, keep, 16)
+
+
+@pytest.mark.parametrize("end", KILLED)
+def test_a_cancelled_job_of_which_nothing_is_to_be_kept_ends(database, queue, take, train, end):
+    job = queue()
+    taken = take()
+    train(taken)
+    cancel(database, job.id, keep="nothing", grace_seconds=30)
+    assert end(database, taken.attempt_id)
+    assert job_row(database, job).status == "cancelled"
+
+
+def test_the_weights_of_a_cancelled_job_are_tried_as_often_as_the_spec_allows(database, queue, take, train):
+    job = queue(max_attempts=2)
+    taken = take()
+    train(taken)
+    cancel(database, job.id, keep="best", grace_seconds=30)
+    lose(database, taken.attempt_id, "gone", retry_delay_seconds=0)
+    full = failed(InfrastructureError("full", code="disk_full"))
+    complete(database, take().attempt_id, full, retry_delay_seconds=0)
+    row = job_row(database, job)
+    assert (row.status, row.error["code"]) == ("cancelled", "disk_full")
+
+
+def test_a_cancelled_job_whose_weights_its_runner_brought_along_is_not_tried_again(
+    database, queue, take, train
+):
+    job = queue()
+    taken = take()
+    train(taken)
+    cancel(database, job.id, keep="best", grace_seconds=30)
+    error = error_dict(InfrastructureError("full", code="disk_full"))
+    outcome = Outcome("failed", "failed", CHOSEN, error, artifacts=(WEIGHTS,))
+    complete(database, taken.attempt_id, outcome, retry_delay_seconds=0)
+    row = job_row(database, job)
+    assert (row.status, row.selected_checkpoint) == ("cancelled", CHOSEN)
+
+
+@pytest.mark.parametrize(("keep", "status"), [("best", "queued"), ("nothing", "cancelled")])
+def test_a_cancellation_that_came_while_a_pause_was_under_way(database, queue, take, train, keep, status):
+    job = queue()
+    taken = take()
+    train(taken)
+    pause(database, job.id)
+    cancel(database, job.id, keep=keep, grace_seconds=7)
+    assert complete(database, taken.attempt_id, Outcome("paused"), retry_delay_seconds=0)
+    row = job_row(database, job)
+    assert (row.status, row.cancel_keep, row.cancel_grace_seconds) == (status, keep, 7)
+    assert event_types(database, job)[2:] == ["job.paused", f"job.{status}"]
+
+
+def test_an_attempt_given_back_by_its_runner_goes_on_at_once(database, queue, take, train):
+    job = queue(max_attempts=1)
+    taken = take()
+    train(taken)
+    assert complete(database, taken.attempt_id, Outcome("released"), retry_delay_seconds=3600)
+    assert take().attempt == 2
+    with database.read() as tx:
+        assert attempts.of_job(tx, job.number)[0].outcome == "released"
 
 
 def test_an_expired_lease_is_found_by_the_databases_clock(database, queue, take):

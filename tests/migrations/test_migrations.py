@@ -2,12 +2,13 @@ import subprocess
 import sys
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import inspect, text
 
 from epochd.errors import ConfigurationError, DatabaseNotMigratedError, DatabaseUnavailableError
-from epochd.store import jobs, migrate
+from epochd.store import artifacts, attempts, curve, events, jobs, migrate
 from epochd.store.tables import metadata
 
 
@@ -122,6 +123,56 @@ def test_a_migration_that_fails_leaves_no_trace(empty_database_url, open_databas
     assert relations(database) == (set(), set())
     migrate.upgrade(empty_database_url)
     migrate.check_current(database)
+
+
+FIRST_SCHEMA_ROWS = (
+    """INSERT INTO jobs (id, status, spec, plan, advice, tags, priority, request_digest, attempt, epoch,
+                         iteration, progress, created_at, available_at, started_at)
+       VALUES ('job_a', 'running', '{"epochs": 2}', '{"iterations_per_epoch": 10}', '[]', '{"a": "b"}', 3, 'd', 1,
+               1, 10, '{"elapsed_seconds": 1.5}', :moment, :moment, :moment)""",
+    """INSERT INTO attempts (job_number, number, worker, device, claimed_at, lease_expires_at, last_iteration)
+       VALUES (1, 1, 'w', 'cpu', :moment, :moment, 10)""",
+    """INSERT INTO iteration_blocks VALUES (1, 0, 1, 1, 10, '[0.5]', '[0.1]', '[1.0]', '[100.0]', '{}')""",
+    """INSERT INTO epoch_metrics VALUES (1, 1, 10, '{"train_loss": 0.5}', 0.1, 1.0, true)""",
+    """INSERT INTO events VALUES (1, 1, 'job.queued', 0, 0, :moment, '{"priority": 3}')""",
+    """INSERT INTO artifacts VALUES (1, 'model.json', 'p', 'application/json', 2, 'ab', :moment)""",
+)
+
+
+def upgrade_to(revision, database):
+    with database.write() as tx:
+        config = migrate._config()
+        config.attributes["connection"] = tx
+        command.upgrade(config, revision)
+
+
+def test_a_database_of_the_first_schema_keeps_its_rows(empty_database_url, open_database):
+    database = open_database(empty_database_url)
+    upgrade_to("0001", database)
+    with database.write() as tx:
+        for statement in FIRST_SCHEMA_ROWS:
+            tx.execute(text(statement), {"moment": "2026-01-31T09:00:00.123Z"})
+    with pytest.raises(DatabaseNotMigratedError, match="older"):
+        migrate.check_current(database)
+    migrate.upgrade(empty_database_url)
+    migrate.check_current(database)
+    with database.write() as tx:
+        job = jobs.get(tx, "job_a")
+        assert (job.status, job.epoch, job.iteration, job.tags) == ("running", 1, 10, {"a": "b"})
+        assert job.created_at.isoformat(timespec="milliseconds") == "2026-01-31T09:00:00.123+00:00"
+        assert (job.pause_requested_at, job.initial_spec, job.recorded_at) == (None, None, None)
+        assert (job.amendments, job.retried_after, job.restarted_after) == (0, 0, 0)
+        assert (job.has_begun, job.shown_iteration) == (True, 10)
+        [attempt] = attempts.of_job(tx, 1)
+        assert (attempt.restored, attempt.writes, attempt.last_iteration) == (None, 0, 10)
+        assert curve.recorded(tx, 1) == curve.Recorded(((1, 1, 10),), 1)
+        assert [event.type for event in events.after(tx, 1, 0, 9)] == ["job.queued"]
+        assert [one.name for one in artifacts.of_job(tx, 1)] == ["model.json"]
+        # It goes on under this version: its attempt is lost, and another one is made.
+        assert attempts.finish(tx, attempt.id, outcome="lost", only_expired=True)
+        assert jobs.transition(tx, 1, expected=("running",), status="queued")
+        claim = jobs.claim(tx, worker="w", device="cpu", lease_seconds=30)
+        assert (claim.attempt, claim.recorded.iteration, claim.amendments) == (2, 10, ())
 
 
 def test_a_schema_from_the_future_is_refused(database, database_url):

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from epochd.store import jobs
+from epochd.store import attempts, jobs, metrics
 from epochd.store.database import Database
 from epochd.store.jobs import Claim, JobRow, NewJob
 from epochd.store.metrics import Block
@@ -15,6 +15,9 @@ from epochd.store.tables import BLOCK_ITERATIONS
 
 MakeJob = Callable[..., JobRow]
 _numbers = itertools.count(1)
+
+PER_EPOCH = 100
+"""Iterations an epoch of what ``record`` records."""
 
 
 def new_job(**overrides: Any) -> NewJob:
@@ -73,3 +76,34 @@ def make_block() -> Callable[..., Block]:
         return Block(number, loss, loss / 2, loss / 4, loss * 2, first_iteration=first)
 
     return make
+
+
+@pytest.fixture
+def record(database: Database, make_block: Callable[..., Block]) -> Callable[..., None]:
+    """Record iterations first … last of an attempt, in blocks, with train_loss = iteration + offset."""
+
+    def record_(attempt_id, first, last, *, offset=0.0):
+        blocks, start = [], first
+        while start <= last:
+            number = (start - 1) // 1024
+            stop = min(last, (number + 1) * 1024)
+            begin = None if start == number * 1024 + 1 else start
+            blocks.append(make_block(number, stop - start + 1, offset=offset, first=begin))
+            start = stop + 1
+        with database.write() as tx:
+            metrics.record_iterations(tx, attempt_id, PER_EPOCH, blocks)
+
+    return record_
+
+
+@pytest.fixture
+def next_attempt(database, claim_job):
+    """Give a running job back and claim it again."""
+
+    def next_(claim):
+        with database.write() as tx:
+            attempts.finish(tx, claim.attempt_id, outcome="lost")
+            jobs.transition(tx, claim.job.number, expected=("running",), status="queued")
+        return claim_job()
+
+    return next_

@@ -1,4 +1,5 @@
 import threading
+import time
 
 import pytest
 
@@ -90,6 +91,60 @@ def test_a_lease_renewed_in_time_keeps_the_reaper_off(database, make_job, claim_
     with database.write() as tx:
         assert not attempts.finish(tx, found.id, outcome="lost", only_expired=True)
         attempts.renew(tx, claim.attempt_id, 30)
+
+
+def test_an_attempt_begins_where_it_resumes(database, running):
+    restored = {"epoch": 2, "iteration": 20, "attempt": 1, "saved_at": None, "skipped": []}
+    with database.write() as tx:
+        attempts.begin(tx, running.attempt_id, 21, restored)
+        attempt = attempts.get(tx, running.attempt_id)
+        assert (attempt.first_iteration, attempt.last_iteration, attempt.restored) == (21, 20, restored)
+        attempts.begin(tx, running.attempt_id, 1)
+        attempt = attempts.get(tx, running.attempt_id)
+        assert (attempt.first_iteration, attempt.last_iteration, attempt.restored) == (1, 0, None)
+        attempts.finish(tx, running.attempt_id, outcome="lost")
+        with pytest.raises(AttemptLostError):
+            attempts.begin(tx, running.attempt_id, 21, restored)
+        assert attempts.get(tx, running.attempt_id).restored is None
+
+
+def test_a_write_whose_commit_was_not_heard_of_is_not_made_twice(database, running):
+    with database.write() as tx:
+        assert attempts.first_time(tx, running.attempt_id, 1)
+    with database.write() as tx:
+        assert not attempts.first_time(tx, running.attempt_id, 1)
+        assert attempts.first_time(tx, running.attempt_id, 2)
+
+    def fail():
+        with database.write() as tx:
+            assert attempts.first_time(tx, running.attempt_id, 3)
+            raise LookupError
+
+    with pytest.raises(LookupError):
+        fail()
+    with database.write() as tx:
+        assert attempts.first_time(tx, running.attempt_id, 3)
+
+
+def test_a_write_repeated_while_the_first_one_still_commits_waits_and_is_not_made(database, running):
+    # What a recorder does whose connection broke during the commit, which the server then carried out.
+    begun, made = threading.Event(), []
+
+    def first():
+        with database.write() as tx:
+            attempts.renew(tx, running.attempt_id, 30)
+            made.append(attempts.first_time(tx, running.attempt_id, 1))
+            begun.set()
+            time.sleep(0.3)
+
+    thread = threading.Thread(target=first)
+    thread.start()
+    assert begun.wait(10)
+    with database.write() as tx:
+        attempts.renew(tx, running.attempt_id, 30)
+        made.append(attempts.first_time(tx, running.attempt_id, 1))
+    thread.join()
+    assert made == [True, False]
 
 
 def test_attempts_of_a_job_are_numbered_in_order(database, running, claim_job):

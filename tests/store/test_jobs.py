@@ -6,7 +6,7 @@ from dataclasses import fields
 import pytest
 
 from epochd.errors import DuplicateKeyError, InvalidRequestError, NotFoundError
-from epochd.store import artifacts, attempts, events, jobs, metrics, tables
+from epochd.store import amendments, artifacts, attempts, events, jobs, metrics, tables
 from epochd.store.database import Database
 from epochd.store.types import now, seconds_from_now
 
@@ -17,6 +17,7 @@ def test_rows_have_the_columns_of_their_tables_in_order():
         (attempts.AttemptRow, tables.attempts),
         (events.EventRow, tables.events),
         (artifacts.ArtifactRow, tables.artifacts),
+        (amendments.AmendmentRow, tables.amendments),
         (metrics.EpochRow, tables.epoch_metrics),
     ]:
         assert [field.name for field in fields(row)] == [column.name for column in table.columns]
@@ -173,7 +174,9 @@ def test_a_job_is_not_claimed_before_it_is_available(database, make_job, claim_j
     assert claim_job().job.id == job.id
 
 
-def test_a_second_attempt_starts_with_a_clean_row_and_keeps_the_first_start(database, running, claim_job):
+def test_a_second_attempt_shows_what_the_first_one_reached_until_it_knows_better(
+    database, running, claim_job
+):
     with database.write() as tx:
         jobs.record_progress(
             tx,
@@ -181,15 +184,18 @@ def test_a_second_attempt_starts_with_a_clean_row_and_keeps_the_first_start(data
             attempt=1,
             epoch=3,
             iteration=30,
-            progress={"fraction": 0.5},
+            progress={"iteration": 30},
             metrics={"train_loss": 1.0},
         )
+        assert jobs.get(tx, running.job.id).recorded_at is not None
         assert jobs.transition(
             tx, running.job.number, expected=("running",), status="queued", error={"code": "lost"}
         )
     second = claim_job()
-    assert (second.attempt, second.job.epoch, second.job.iteration) == (2, 0, 0)
-    assert (second.job.progress, second.job.metrics, second.job.error) == (None, None, None)
+    assert (second.attempt, second.job.epoch, second.job.metrics) == (2, 3, {"train_loss": 1.0})
+    # The iteration is the attempt's own; nothing tells yet how old its record is.
+    assert (second.job.iteration, second.job.shown_iteration) == (0, 30)
+    assert (second.job.error, second.job.recorded_at) == (None, None)
     assert second.job.started_at == running.job.started_at
 
 
@@ -237,6 +243,33 @@ def test_cancelling_is_for_running_jobs_and_keeps_the_first_moment(database, mak
     assert (second.cancel_keep, second.cancel_grace_seconds) == ("nothing", 0)
 
 
+def test_a_pause_is_asked_of_running_jobs_and_can_be_withdrawn(database, make_job, claim_job):
+    job = make_job()
+    with database.write() as tx:
+        assert not jobs.request_pause(tx, job.id)
+    claim = claim_job()
+    with database.write() as tx:
+        assert not attempts.control(tx, claim.attempt_id).pause
+        assert not jobs.withdraw_pause(tx, job.id)
+        assert jobs.request_pause(tx, job.id)
+    with database.write() as tx:
+        first = jobs.get(tx, job.id).pause_requested_at
+        assert attempts.renew(tx, claim.attempt_id, 30).pause
+        assert jobs.request_pause(tx, job.id)
+        assert jobs.get(tx, job.id).pause_requested_at == first
+        assert jobs.withdraw_pause(tx, job.id)
+        assert not attempts.renew(tx, claim.attempt_id, 30).pause
+
+
+def test_a_cancellation_overtakes_a_pause(database, running):
+    with database.write() as tx:
+        jobs.request_pause(tx, running.job.id)
+        jobs.request_cancel(tx, running.job.id, "best", 30)
+        control = attempts.renew(tx, running.attempt_id, 30)
+        assert (control.cancel_keep, control.pause) == ("best", False)
+        assert not jobs.request_pause(tx, running.job.id)
+
+
 def test_watching_shows_every_change_and_leaves_out_the_deleted(database, make_job, claim_job):
     job, other = make_job(), make_job()
 
@@ -267,6 +300,7 @@ def test_deleting_removes_everything(database, running, make_block):
         artifacts.insert_many(
             tx, number, [artifacts.NewArtifact("model.json", "p", "application/json", 1, "0")]
         )
+        amendments.insert_many(tx, number, 0, [("epochs", 9)])
     with database.write() as tx:
         jobs.delete(tx, running.job.id)
         for table in tables.metadata.sorted_tables:

@@ -7,43 +7,12 @@ from hypothesis import strategies as st
 from sqlalchemy import select, text
 
 from epochd.errors import AttemptLostError, NotFoundError
-from epochd.store import attempts, jobs, metrics
+from epochd.store import attempts, metrics
 from epochd.store.blocks import load
 from epochd.store.metrics import Block, NewEpoch, extremes
 from epochd.store.tables import iteration_blocks
 
 PER_EPOCH = 100
-
-
-@pytest.fixture
-def record(database, make_block):
-    """Record iterations first … last of an attempt, in blocks, with train_loss = iteration + offset."""
-
-    def record_(attempt_id, first, last, *, offset=0.0):
-        blocks, start = [], first
-        while start <= last:
-            number = (start - 1) // 1024
-            stop = min(last, (number + 1) * 1024)
-            begin = None if start == number * 1024 + 1 else start
-            blocks.append(make_block(number, stop - start + 1, offset=offset, first=begin))
-            start = stop + 1
-        with database.write() as tx:
-            metrics.record_iterations(tx, attempt_id, PER_EPOCH, blocks)
-
-    return record_
-
-
-@pytest.fixture
-def next_attempt(database, claim_job):
-    """Give a running job back and claim it again."""
-
-    def next_(claim):
-        with database.write() as tx:
-            attempts.finish(tx, claim.attempt_id, outcome="lost")
-            jobs.transition(tx, claim.job.number, expected=("running",), status="queued")
-        return claim_job()
-
-    return next_
 
 
 def read(database, claim, **options):

@@ -6,7 +6,7 @@ from sqlalchemy.dialects import sqlite
 from sqlalchemy.exc import StatementError
 
 from epochd.contract.base import rfc3339
-from epochd.store import jobs
+from epochd.store import amendments, jobs
 from epochd.store.types import UtcTime, now, seconds_from_now
 
 MOMENTS = [
@@ -69,3 +69,12 @@ def test_moments_are_compared_in_the_database(database):
     )
     with database.read() as tx:
         assert [bool(value) for value in tx.execute(query).one()] == [True, True, False]
+
+
+@pytest.mark.parametrize("value", [0.1, 1e-7, 7, 2**53 + 1, True, "0.10", [1.5], {"a": None}, None])
+def test_any_json_value_comes_back_as_it_was_written(database, running, value):
+    with database.write() as tx:
+        amendments.insert_many(tx, running.job.number, 0, [("epochs", value)])
+    with database.read() as tx:
+        [read] = amendments.of_job(tx, running.job.number)
+    assert (read.value, type(read.value)) == (value, type(value))

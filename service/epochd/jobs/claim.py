@@ -15,7 +15,7 @@ def claim(db: Database, *, worker: str, device: str, lease_seconds: float) -> Cl
         refused = _left_to_others(tx, device)
         taken = jobs.claim(tx, worker=worker, device=device, lease_seconds=lease_seconds, refused=refused)
         if taken is not None:
-            data = {"attempt": taken.attempt, "worker": worker, "device": device, "first_iteration": 1}
+            data = {"attempt": taken.attempt, "worker": worker, "device": device}
             events.append(tx, taken.job.number, "job.started", data)
     return taken
 

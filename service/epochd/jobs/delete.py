@@ -9,16 +9,17 @@ from epochd.store import jobs
 from epochd.store.database import Database
 
 
-def delete(db: Database, job_id: str, artifacts_dir: Path) -> None:
+def delete(db: Database, job_id: str, artifacts_dir: Path, checkpoints_dir: Path) -> None:
     """Remove a finished job: its rows, then its files.
 
     Rows go first: files without rows can be swept up later, rows without files would promise what is not there.
     Raises ``NotFoundError``, and ``ConflictError`` while the job is not done.
     """
     with db.write() as tx:
-        row = jobs.get(tx, job_id)
+        row = jobs.get(tx, job_id, lock=True)
         if not is_done(row.status):
             message = f"{job_id} is {row.status}; cancel it first, then delete it once it is done."
             raise ConflictError(message, code="job_not_done")
         jobs.delete(tx, job_id)
-    shutil.rmtree(artifacts_dir / job_id, ignore_errors=True)
+    for directory in (artifacts_dir, checkpoints_dir):
+        shutil.rmtree(directory / job_id, ignore_errors=True)

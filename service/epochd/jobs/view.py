@@ -1,9 +1,12 @@
-"""A row of the store as the job that callers see."""
+"""Rows of the store as callers see them."""
 
+from datetime import UTC, datetime
 from typing import Any, Final
 
+from epochd.contract.attempts import Attempt
 from epochd.contract.job import Job
 from epochd.jobs.lifecycle import is_done
+from epochd.store.attempts import AttemptRow
 from epochd.store.jobs import JobRow
 
 NOTHING_SEEN: Final[dict[str, Any]] = {
@@ -39,6 +42,25 @@ def to_job(row: JobRow) -> Job:
             "started_at": row.started_at,
             "finished_at": row.finished_at,
             "cancel_requested_at": row.cancel_requested_at,
+            "pause_requested_at": row.pause_requested_at,
+        }
+    )
+
+
+def to_attempt(row: AttemptRow) -> Attempt:
+    """Show an attempt as the contract describes it."""
+    return Attempt.model_validate(
+        {
+            "attempt": row.number,
+            "worker": row.worker,
+            "device": row.device,
+            "started_at": row.claimed_at,
+            "finished_at": row.finished_at,
+            "outcome": row.outcome,
+            "first_iteration": row.first_iteration,
+            "last_iteration": row.last_iteration if row.last_iteration >= row.first_iteration else None,
+            "restored": row.restored,
+            "error": row.error,
         }
     )
 
@@ -49,14 +71,26 @@ def _progress(row: JobRow) -> dict[str, Any]:
     return {
         "epoch": row.epoch,
         "epochs": row.spec["epochs"],
-        "iteration": row.iteration,
+        "iteration": row.shown_iteration,
         "total_iterations": total,
-        "fraction": round(row.iteration / total, 6),
+        "fraction": min(round(row.shown_iteration / total, 6), 1.0),
         "samples_per_second": measured.get("samples_per_second"),
         "elapsed_seconds": measured.get("elapsed_seconds"),
         "eta_seconds": 0.0 if is_done(row.status) else measured.get("eta_seconds"),
-        "metrics_lag_seconds": 0.0 if is_done(row.status) else measured.get("metrics_lag_seconds"),
+        "metrics_lag_seconds": _lag_seconds(row, measured),
     }
+
+
+def _lag_seconds(row: JobRow, measured: dict[str, Any]) -> float | None:
+    """How far behind training its record may be: what it was when it was last written, and the time since.
+
+    So it grows while the worker cannot reach the database. None before the first attempt has recorded anything.
+    """
+    recorded = measured.get("metrics_lag_seconds")
+    if row.status != "running" or row.recorded_at is None:
+        return None if recorded is None else 0.0
+    since = (datetime.now(UTC) - row.recorded_at).total_seconds()
+    return round((recorded or 0.0) + max(since, 0.0), 3)
 
 
 def _early_stopping_before(spec: dict[str, Any]) -> dict[str, Any] | None:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 
-from sqlalchemy import select
+from sqlalchemy import delete, select
 
 from epochd.errors import NotFoundError
 from epochd.store.database import Transaction
@@ -41,6 +41,11 @@ def insert_many(tx: Transaction, job_number: int, new: Sequence[NewArtifact]) ->
     """Store the artifacts of a job; one of the same name is replaced."""
     moment = tx.execute(select(now())).scalar_one()
     upsert(tx, artifacts, [{"job_number": job_number, **asdict(one), "created_at": moment} for one in new])
+
+
+def remove(tx: Transaction, job_number: int) -> None:
+    """Forget the artifacts of a job; their files stay."""
+    tx.execute(delete(artifacts).where(artifacts.c.job_number == job_number))
 
 
 def of_job(tx: Transaction, job_number: int) -> list[ArtifactRow]:

@@ -32,14 +32,22 @@ class AttemptRow:
     first_iteration: int
     last_iteration: int
     error: dict[str, Any] | None
+    restored: dict[str, Any] | None
+    writes: int
 
 
 @dataclass(frozen=True, slots=True)
 class Control:
-    """What the holder of an attempt is asked to do; ``cancel_keep`` is None while nobody wants it to end."""
+    """What the holder of an attempt is asked to do; ``cancel_keep`` is None while nobody wants it to end.
+
+    A cancellation goes before a ``pause``. ``amendments`` is how many there are: those beyond the ones known so far
+    are to be fetched (``amendments.of_job``).
+    """
 
     cancel_keep: str | None
     cancel_grace_seconds: float
+    pause: bool = False
+    amendments: int = 0
     lease_expired: bool = False
 
 
@@ -76,6 +84,33 @@ def control(tx: Transaction, attempt_id: int) -> Control:
         raise lost(attempt_id)
     job_number, expired_by_now = found
     return replace(_control(tx, job_number), lease_expired=bool(expired_by_now))
+
+
+def begin(
+    tx: Transaction, attempt_id: int, first_iteration: int, restored: dict[str, Any] | None = None
+) -> None:
+    """Note with which iteration the attempt begins, and what it restored, before it records anything.
+
+    Until it records that iteration it replaces nothing: the curve is still that of the attempts before it.
+
+    Raises:
+        AttemptLostError: when the attempt has ended.
+
+    """
+    statement = update(attempts).where(attempts.c.id == attempt_id, attempts.c.finished_at.is_(None))
+    position = {"first_iteration": first_iteration, "last_iteration": first_iteration - 1}
+    if tx.execute(statement.values(**position, restored=restored)).rowcount == 0:
+        raise lost(attempt_id)
+
+
+def first_time(tx: Transaction, attempt_id: int, write: int) -> bool:
+    """Tell whether the recorder's write of this number (1, 2, 3, …) is still to be made, and count it as made.
+
+    False when it was committed before: whoever lost the connection during a commit cannot know, and asks by writing
+    again, under the same number. Call it after ``renew``, in the same transaction.
+    """
+    statement = update(attempts).where(attempts.c.id == attempt_id, attempts.c.writes < write)
+    return tx.execute(statement.values(writes=write)).rowcount == 1
 
 
 def finish(
@@ -134,5 +169,11 @@ def lost(attempt_id: int) -> AttemptLostError:
 
 
 def _control(tx: Transaction, job_number: int) -> Control:
-    query = select(jobs.c.cancel_keep, func.coalesce(jobs.c.cancel_grace_seconds, 0.0))
-    return Control(*tx.execute(query.where(jobs.c.number == job_number)).one())
+    asked = (
+        jobs.c.cancel_keep,
+        func.coalesce(jobs.c.cancel_grace_seconds, 0.0),
+        jobs.c.pause_requested_at.is_not(None),
+        jobs.c.amendments,
+    )
+    keep, grace, pause, amendments = tx.execute(select(*asked).where(jobs.c.number == job_number)).one()
+    return Control(keep, grace, bool(pause), amendments)

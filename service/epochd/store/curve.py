@@ -8,17 +8,21 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import and_, func, or_, select
 
 from epochd.errors import NotFoundError
 from epochd.store.blocks import block_of
 from epochd.store.database import Transaction
-from epochd.store.tables import attempts, iteration_blocks
+from epochd.store.tables import attempts, epoch_metrics, iteration_blocks, jobs
 
 BLOCKS_AT_ONCE = 64
 """Blocks in memory at a time: about 2.5 MB of text."""
 MAX_ATTEMPT = 2**31 - 1
 """The most that Postgres compares an attempt's number with."""
+NO_EPOCH = 2**31 - 1
+"""Beyond every epoch, and the most that Postgres compares an epoch with."""
+NO_ITERATION = 2**63 - 1
+"""Beyond every iteration, and the most that Postgres compares one with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +37,33 @@ class Segment:
     def iterations(self) -> int:
         """How many they are."""
         return self.last - self.first + 1
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """What bounds resumption: nothing that is not recorded may be skipped.
+
+    ``segments`` are (number of the attempt, first, last iteration), ascending; ``epoch`` is the newest one recorded on
+    this curve, 0 when there is none.
+    """
+
+    segments: tuple[tuple[int, int, int], ...] = ()
+    epoch: int = 0
+
+    @property
+    def iteration(self) -> int:
+        """The newest recorded iteration, 0 when there is none."""
+        return self.segments[-1][2] if self.segments else 0
+
+    def holds(self, *, attempt: int, iteration: int, epoch: int) -> bool:
+        """Tell whether a state after so many iterations and epochs may be resumed from.
+
+        It may when the curve holds its newest completed epoch, and its iteration as ``attempt`` trained it.
+        """
+        inside = any(
+            number == attempt and first <= iteration <= last for number, first, last in self.segments
+        )
+        return inside and epoch <= self.epoch
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,19 +85,28 @@ class Piece:
 def segments(tx: Transaction, job_number: int, attempt: int | None = None) -> list[Segment]:
     """Tell which attempt each part of the curve comes from; with ``attempt``, all that it recorded.
 
+    Attempts before a retry from scratch are no part of the curve any more.
+
     Raises:
         NotFoundError: code ``attempt_not_found``.
 
     """
-    query = select(attempts.c.id, attempts.c.first_iteration, attempts.c.last_iteration)
-    query = query.where(attempts.c.job_number == job_number).order_by(attempts.c.number.desc())
-    if attempt is not None:
-        query = query.where(attempts.c.number == attempt)
+    columns = (attempts.c.id, attempts.c.first_iteration, attempts.c.last_iteration)
+    query = _newest_first(columns, job_number, attempt)
     known = attempt is None or attempt <= MAX_ATTEMPT
     rows = tx.execute(query).all() if known else []
     if attempt is not None and not rows:
         raise NotFoundError(f"the job has no attempt {attempt}", code="attempt_not_found")
     return _visible([Segment(*row) for row in rows])
+
+
+def _newest_first(columns: Sequence[Any], job_number: int, attempt: int | None) -> Any:
+    """Select the attempts that may contribute to the curve, or a single one."""
+    restarted_after = select(jobs.c.restarted_after).where(jobs.c.number == job_number).scalar_subquery()
+    query = select(*columns).where(attempts.c.job_number == job_number).order_by(attempts.c.number.desc())
+    if attempt is None:
+        return query.where(attempts.c.number > restarted_after)
+    return query.where(attempts.c.number == attempt)
 
 
 def _visible(newest_first: Sequence[Segment]) -> list[Segment]:
@@ -78,6 +118,47 @@ def _visible(newest_first: Sequence[Segment]) -> list[Segment]:
         if segment.first <= last:
             found.append(Segment(segment.attempt_id, segment.first, last))
     return found[::-1]
+
+
+def shown_epochs(tx: Transaction, job_number: int, attempt: int | None = None) -> list[tuple[int, int, int]]:
+    """Give (attempt id, epoch, iteration) from which on later attempts replace what this attempt recorded.
+
+    In the curve an epoch gives way to a later attempt that trained any of its iterations again.
+    """
+    columns = (attempts.c.id, _first_epoch(), attempts.c.first_iteration, attempts.c.last_iteration)
+    shown, epoch, iteration = [], NO_EPOCH, NO_ITERATION
+    for id_, first_epoch, first, last in tx.execute(_newest_first(columns, job_number, attempt)):
+        shown.append((id_, epoch, iteration))
+        epoch = epoch if first_epoch is None else min(epoch, first_epoch)
+        iteration = iteration if last < first else min(iteration, first)
+    return shown
+
+
+def _first_epoch() -> Any:
+    mine = select(func.min(epoch_metrics.c.epoch)).where(epoch_metrics.c.attempt_id == attempts.c.id)
+    return mine.correlate(attempts).scalar_subquery()
+
+
+def is_shown(shown: Sequence[tuple[int, int, int]]) -> Any:
+    """Write ``shown_epochs``, of which there is at least one, as the condition that a row of an epoch meets."""
+    c = epoch_metrics.c
+    return or_(
+        *(and_(c.attempt_id == id_, c.epoch < epoch, c.iteration < first) for id_, epoch, first in shown)
+    )
+
+
+def recorded(tx: Transaction, job_number: int) -> Recorded:
+    """Read what bounds the resumption of a job: its curve by attempts, and the newest epoch on it."""
+    shown = shown_epochs(tx, job_number)
+    if not shown:
+        return Recorded()
+    numbers = select(attempts.c.id, attempts.c.number).where(attempts.c.job_number == job_number)
+    number = {id_: number for id_, number in tx.execute(numbers)}  # noqa: C416 - rows are no pairs to dict()
+    newest = select(func.coalesce(func.max(epoch_metrics.c.epoch), 0)).where(is_shown(shown))
+    return Recorded(
+        segments=tuple((number[one.attempt_id], one.first, one.last) for one in segments(tx, job_number)),
+        epoch=tx.execute(newest).scalar_one(),
+    )
 
 
 def clip(curve: Sequence[Segment], after: int, limit: int) -> list[Segment]:

@@ -8,9 +8,10 @@ from typing import Any, Literal
 
 import orjson
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, text
-from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 
-from epochd.errors import ConfigurationError, EpochdError
+from epochd.errors import ConfigurationError, DatabaseUnavailableError, EpochdError
+from epochd.store.availability import PING_SECONDS, Availability, StillAwayError, TimedConnection
 from epochd.store.failures import translate
 
 Transaction = Connection
@@ -26,8 +27,10 @@ _DRIVERS = {
 _POOLS: dict[str, dict[str, Any]] = {
     # SQLite's connections cost a file handle each; the API's thread pool has 40 threads.
     "sqlite": {"pool_size": 40, "max_overflow": 0, "pool_timeout": 10},
-    "postgresql": {"pool_size": 10, "max_overflow": 10, "pool_timeout": 10, "pool_pre_ping": True},
+    "postgresql": {"pool_size": 10, "max_overflow": 10, "pool_timeout": 5, "pool_pre_ping": True},
 }
+_BUSY_SECONDS = {"sqlite": 10.0, "postgresql": 5.0}
+_SILENCE_BEYOND_BUSY_SECONDS = 3.0
 _POSTGRES_ARGUMENTS = {
     "connect_timeout": 3,
     "application_name": "epochd",
@@ -50,25 +53,29 @@ _SQLITE_SESSION = (
 class Database:
     """A pool of connections; may be used from many threads, but not across a fork: a child makes its own.
 
-    Nothing is connected before it is needed. ``busy_seconds`` is how long a statement waits for somebody
-    else's lock, or for a free connection, before the database counts as unavailable. ``url`` is as it was
-    given, password and all.
+    Nothing is connected before it is needed. ``busy_seconds`` is how long a statement waits for somebody else's lock
+    before the database counts as unavailable (by default 10 s on SQLite, which has one writer at a time, and 5 s on
+    Postgres). A Postgres server that says nothing at all for 3 s longer is unavailable, too, unless ``patient``: then a
+    statement may take as long as it likes. ``url`` is as it was given, password and all.
 
     Raises:
         ConfigurationError: when the URL names no database that epochd works with.
 
     """
 
-    def __init__(self, url: str, *, busy_seconds: float = 10) -> None:
+    def __init__(self, url: str, *, busy_seconds: float | None = None, patient: bool = False) -> None:
         self.url = url
         self._url = parse_url(url)
         self.dialect: Literal["sqlite", "postgresql"] = (
             "sqlite" if self._url.get_backend_name() == "sqlite" else "postgresql"
         )
+        busy_seconds = _BUSY_SECONDS[self.dialect] if busy_seconds is None else busy_seconds
+        self._availability = Availability()
         self._arguments = _connect_arguments(self.dialect, busy_seconds)
         self._engine = _make_engine(self._url, self.dialect, self._arguments)
         if self.dialect == "postgresql":
-            event.listen(self._engine, "connect", partial(_prepare_postgres, lock_seconds=busy_seconds))
+            silence_seconds = None if patient else busy_seconds + _SILENCE_BEYOND_BUSY_SECONDS
+            _watch_postgres(self._engine, busy_seconds, silence_seconds)
 
     @contextmanager
     def read(self) -> Iterator[Transaction]:
@@ -81,7 +88,7 @@ class Database:
         """
         with (
             self._translated(),
-            self._engine.connect() as tx,
+            self._connect() as tx,
             tx.execution_options(**_READ[self.dialect]).begin(),
         ):
             yield tx
@@ -100,7 +107,7 @@ class Database:
         """
         with (
             self._translated(),
-            self._engine.connect() as tx,
+            self._connect() as tx,
             tx.execution_options(**_WRITE[self.dialect]).begin(),
         ):
             yield tx
@@ -124,7 +131,12 @@ class Database:
         """
         dialect = self._engine.dialect
         arguments, options = dialect.create_connect_args(self._url)
-        return dialect.loaded_dbapi.connect(*arguments, **{**options, **self._arguments})
+        options = {**options, **self._arguments}
+        if self.dialect == "sqlite":
+            return dialect.loaded_dbapi.connect(*arguments, **options)
+        connection = TimedConnection.connect(*arguments, **options)
+        connection.silence_seconds = PING_SECONDS
+        return connection
 
     def close(self) -> None:
         """Close all connections that nobody uses; the rest when they are given back."""
@@ -135,13 +147,23 @@ class Database:
         """The URL without its password and parameters, for messages and logs."""
         return safe_url(self._url)
 
+    def _connect(self) -> Connection:
+        if self.dialect == "sqlite":
+            return self._engine.connect()
+        with self._availability.attempt():
+            return self._engine.connect()
+
     @contextmanager
     def _translated(self) -> Iterator[None]:
         try:
             yield
         except EpochdError:
             raise
+        except StillAwayError as error:
+            raise DatabaseUnavailableError(f"the database {self.safe_url} still does not answer") from error
         except SQLAlchemyError as error:
+            if isinstance(error, DBAPIError) and error.connection_invalidated:
+                self._availability.lost()
             translated = translate(error, self.safe_url)
             if translated is None:
                 raise
@@ -225,6 +247,27 @@ def _prepare_sqlite(connection: Any, _record: Any) -> None:
 
 def _begin_sqlite(connection: Connection) -> None:
     connection.exec_driver_sql(connection.get_execution_options().get(_BEGIN, "BEGIN"))
+
+
+def _watch_postgres(engine: Engine, busy_seconds: float, silence_seconds: float | None) -> None:
+    """Make the engine's connections give up on locks and on a silent server."""
+
+    def connect(_dialect: Any, _record: Any, arguments: Any, options: Any) -> TimedConnection:
+        connection = TimedConnection.connect(*arguments, **options)
+        connection.silence_seconds = PING_SECONDS
+        return connection
+
+    def check_out(connection: TimedConnection, _record: Any, _proxy: Any) -> None:
+        connection.silence_seconds = silence_seconds
+
+    def check_in(connection: TimedConnection | None, _record: Any) -> None:
+        if connection is not None:  # the next thing that it is used for is the pool's ping
+            connection.silence_seconds = PING_SECONDS
+
+    event.listen(engine, "do_connect", connect)
+    event.listen(engine, "connect", partial(_prepare_postgres, lock_seconds=busy_seconds))
+    event.listen(engine, "checkout", check_out)
+    event.listen(engine, "checkin", check_in)
 
 
 def _prepare_postgres(connection: Any, _record: Any, *, lock_seconds: float) -> None:

@@ -2,18 +2,22 @@
 
 Who moves a job from one status to another: the API inserts it as ``queued``; ``claim`` makes it ``running``;
 the worker that holds the attempt, or the reaper when nobody does, makes it ``succeeded``, ``failed``,
-``cancelled`` or ``queued`` again, and the API makes a queued one ``cancelled``. Each is one guarded UPDATE:
-zero rows means that you lost.
+``cancelled``, ``paused`` or ``queued`` again. The API moves what nobody holds: ``queued`` to ``paused`` and back,
+both to ``cancelled``, and on a retry ``failed`` and ``cancelled`` to ``queued``. Each is one guarded UPDATE: zero
+rows means that you lost.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, NamedTuple
 
 from sqlalchemy import Select, Update, bindparam, func, null, select, true, update
 
 from epochd.errors import InvalidRequestError, NotFoundError, ParamError
+from epochd.store import amendments
+from epochd.store.amendments import AmendmentRow
+from epochd.store.curve import Recorded, recorded
 from epochd.store.database import Transaction
 from epochd.store.tables import attempts, jobs
 from epochd.store.types import now, seconds_from_now
@@ -72,15 +76,42 @@ class JobRow:
     cancel_requested_at: datetime | None
     cancel_keep: str | None
     cancel_grace_seconds: float | None
+    pause_requested_at: datetime | None
+    initial_spec: dict[str, Any] | None
+    amendments: int
+    recorded_at: datetime | None
+    retried_after: int
+    restarted_after: int
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether an attempt was ever made of it, or since it was retried from scratch."""
+        return self.attempt > self.restarted_after
+
+    @property
+    def shown_iteration(self) -> int:
+        """The newest iteration of what the job shows.
+
+        ``iteration`` is what streams compare with: the newest attempt's own, 0 until that has recorded something.
+        """
+        if not self.has_begun:
+            return 0
+        return self.iteration or int((self.progress or {}).get("iteration") or 0)
 
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A job that is now yours: ``attempt_id`` is the fence, ``attempt`` its number within the job."""
+    """A job that is now yours: ``attempt_id`` is the fence, ``attempt`` its number within the job.
+
+    ``recorded`` bounds what may be resumed from; ``amendments`` are all that were asked for since training began with
+    ``job.initial_spec``.
+    """
 
     attempt_id: int
     attempt: int
     job: JobRow
+    recorded: Recorded = field(default_factory=Recorded)
+    amendments: tuple[AmendmentRow, ...] = ()
 
 
 class Watched(NamedTuple):
@@ -201,14 +232,37 @@ def delete(tx: Transaction, job_id: str) -> None:
 def request_cancel(tx: Transaction, job_id: str, keep: str, grace_seconds: float) -> bool:
     """Ask the attempt of a running job to end; False when it is not running.
 
-    Asked twice, the newer ``keep`` and ``grace_seconds`` count, from the moment of the first request.
+    Asked twice, the newer ``keep`` and ``grace_seconds`` count, from the moment of the first request. A pause that
+    was asked for is overtaken.
     """
-    asked_at = func.coalesce(jobs.c.cancel_requested_at, now())
     statement = _changed().where(jobs.c.id == job_id, jobs.c.status == "running")
-    return _won(
-        tx,
-        statement.values(cancel_requested_at=asked_at, cancel_keep=keep, cancel_grace_seconds=grace_seconds),
+    asked = cancellation(keep, grace_seconds)
+    return _won(tx, statement.values(**asked, pause_requested_at=null()))
+
+
+def cancellation(keep: str, grace_seconds: float) -> dict[str, Any]:
+    """Give the columns of a job whose cancellation is asked for; the moment is that of the first time."""
+    asked_at = func.coalesce(jobs.c.cancel_requested_at, now())
+    return {"cancel_requested_at": asked_at, "cancel_keep": keep, "cancel_grace_seconds": grace_seconds}
+
+
+def request_pause(tx: Transaction, job_id: str) -> bool:
+    """Ask the attempt of a running job to pause; False when it is not running, or to be cancelled.
+
+    Asked twice, the moment of the first request stays.
+    """
+    statement = _changed().where(
+        jobs.c.id == job_id, jobs.c.status == "running", jobs.c.cancel_requested_at.is_(None)
     )
+    return _won(tx, statement.values(pause_requested_at=func.coalesce(jobs.c.pause_requested_at, now())))
+
+
+def withdraw_pause(tx: Transaction, job_id: str) -> bool:
+    """Let the attempt of a running job go on; False when nobody had asked it to pause."""
+    statement = _changed().where(
+        jobs.c.id == job_id, jobs.c.status == "running", jobs.c.pause_requested_at.is_not(None)
+    )
+    return _won(tx, statement.values(pause_requested_at=null()))
 
 
 def claim(
@@ -217,8 +271,8 @@ def claim(
     """Take the queued job of the highest priority, among equals the oldest, and begin an attempt of it.
 
     Jobs whose spec asks for one of the ``refused`` devices stay in the queue. None when there is nothing to do. No
-    job is ever given to two. What the job shows of an earlier attempt
-    (progress, metrics, error) is cleared.
+    job is ever given to two. What the job shows of earlier attempts stays until this one knows where it resumes,
+    but for ``iteration``, which is that of the attempt.
     """
     candidate = (
         select(jobs.c.number)
@@ -238,16 +292,15 @@ def claim(
             worker=worker,
             device=device,
             started_at=func.coalesce(jobs.c.started_at, now()),
-            **_NOTHING_RECORDED,
+            iteration=0,
+            **dict.fromkeys(_OF_ANOTHER_ATTEMPT, null()),
         )
         .returning(*jobs.c)
     ).one_or_none()
     return None if row is None else _begin_attempt(tx, JobRow(*row), lease_seconds)
 
 
-_NOTHING_RECORDED: dict[str, Any] = {"epoch": 0, "iteration": 0} | dict.fromkeys(
-    ("progress", "metrics", "early_stopping", "diagnosis", "selected_checkpoint", "error"), null()
-)
+_OF_ANOTHER_ATTEMPT = ("recorded_at", "selected_checkpoint", "error", "pause_requested_at")
 
 
 def _begin_attempt(tx: Transaction, job: JobRow, lease_seconds: float) -> Claim:
@@ -260,7 +313,13 @@ def _begin_attempt(tx: Transaction, job: JobRow, lease_seconds: float) -> Claim:
         lease_expires_at=seconds_from_now(lease_seconds),
     )
     attempt_id = tx.execute(statement.returning(attempts.c.id)).scalar_one()
-    return Claim(attempt_id=attempt_id, attempt=job.attempt, job=job)
+    return Claim(
+        attempt_id=attempt_id,
+        attempt=job.attempt,
+        job=job,
+        recorded=recorded(tx, job.number),
+        amendments=tuple(amendments.of_job(tx, job.number)),
+    )
 
 
 def transition(
@@ -268,18 +327,23 @@ def transition(
 ) -> bool:
     """Move a job from one of the ``expected`` statuses to ``status`` and set ``columns``.
 
-    False when it was in none of them. A value may be an SQL expression, such as ``types.now()``.
+    False when it was in none of them. A value may be an SQL expression, such as ``types.now()``; None is NULL.
     """
     statement = _changed().where(jobs.c.number == job_number, jobs.c.status.in_(expected))
     return _won(tx, statement.values(status=status, **columns))
 
 
+def amend(tx: Transaction, job_number: int, **columns: Any) -> None:
+    """Set ``columns`` of a job whatever its status; the caller holds its row."""
+    tx.execute(_changed().where(jobs.c.number == job_number).values(**columns))
+
+
 def record_progress(tx: Transaction, job_number: int, *, attempt: int, **columns: Any) -> bool:
-    """Set ``columns`` of a job that is running in this attempt; False when it is not, any more."""
+    """Set ``columns`` of a job that is running in this attempt, as of now; False when it is not, any more."""
     statement = _changed().where(
         jobs.c.number == job_number, jobs.c.status == "running", jobs.c.attempt == attempt
     )
-    return _won(tx, statement.values(**columns))
+    return _won(tx, statement.values(recorded_at=now(), **columns))
 
 
 def watch(tx: Transaction, numbers: Sequence[int]) -> list[Watched]:

@@ -5,19 +5,19 @@ curve (``curve.py``), or as what a single attempt recorded.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import orjson
-from sqlalchemy import and_, case, func, or_, select, update
+from sqlalchemy import case, func, select, update
 
 from epochd.store import attempts as attempts_store
 from epochd.store.blocks import COLUMNS, Block, cut, dump, epochs_of, load
-from epochd.store.curve import Piece, clip, pieces, segments
+from epochd.store.curve import NO_EPOCH, Piece, clip, is_shown, pieces, segments, shown_epochs
 from epochd.store.database import Transaction
-from epochd.store.jobs import MAX_NUMBER, JobRow
+from epochd.store.jobs import JobRow
 from epochd.store.rows import upsert
 from epochd.store.tables import attempts, epoch_metrics, iteration_blocks
 
@@ -41,7 +41,10 @@ FIELDS = ("epoch", *COLUMNS)
 
 @dataclass(frozen=True, slots=True)
 class EpochRow:
-    """An epoch as it is stored: the columns of ``tables.epoch_metrics``, in their order."""
+    """An epoch as it is read: the columns of ``tables.epoch_metrics``, in their order.
+
+    ``is_best`` is true for the best of all that were recorded, and for no other.
+    """
 
     attempt_id: int
     epoch: int
@@ -94,8 +97,6 @@ def _advance(tx: Transaction, attempt_id: int, first: int, last: int) -> None:
 def record_epochs(tx: Transaction, attempt_id: int, new: Sequence[NewEpoch]) -> None:
     """Store epochs, ascending; one that is stored already is overwritten.
 
-    The newest best one takes the mark from all others of the attempt.
-
     Raises:
         AttemptLostError: when the attempt has ended; nothing is stored.
 
@@ -105,12 +106,7 @@ def record_epochs(tx: Transaction, attempt_id: int, new: Sequence[NewEpoch]) -> 
     living = select(attempts.c.id).where(attempts.c.id == attempt_id, attempts.c.finished_at.is_(None))
     if tx.execute(living.with_for_update()).one_or_none() is None:
         raise attempts_store.lost(attempt_id)
-    best = max((one.epoch for one in new if one.is_best), default=None)
-    if best is not None:
-        mine = update(epoch_metrics).where(epoch_metrics.c.attempt_id == attempt_id, epoch_metrics.c.is_best)
-        tx.execute(mine.values(is_best=False))
-    rows = [{**asdict(one), "attempt_id": attempt_id, "is_best": one.epoch == best} for one in new]
-    upsert(tx, epoch_metrics, rows)
+    upsert(tx, epoch_metrics, [{**asdict(one), "attempt_id": attempt_id} for one in new])
 
 
 def last_iteration(tx: Transaction, job: JobRow, attempt: int | None = None) -> int:
@@ -282,38 +278,14 @@ def epochs(
         NotFoundError: code ``attempt_not_found``.
 
     """
-    shown = _shown(tx, job.number, attempt)
+    if attempt is not None:
+        segments(tx, job.number, attempt)  # raises when there is none
+    shown = shown_epochs(tx, job.number, attempt)
     if not shown:
         return [], None
     c = epoch_metrics.c
-    visible = or_(
-        *(and_(c.attempt_id == id_, c.epoch < epoch, c.iteration < first) for id_, epoch, first in shown)
-    )
-    query = select(*c).where(visible, c.epoch > min(after, _NEVER)).order_by(c.epoch).limit(limit + 1)
-    rows = [EpochRow(*row) for row in tx.execute(query)]
+    query = select(*c).where(is_shown(shown), c.epoch > min(after, NO_EPOCH))
+    query = query.order_by(c.epoch).limit(limit + 1)
+    best = tx.execute(select(func.max(c.epoch)).where(is_shown(shown), c.is_best)).scalar_one()
+    rows = [replace(EpochRow(*row), is_best=row.epoch == best) for row in tx.execute(query)]
     return rows[:limit], rows[limit - 1].epoch if len(rows) > limit else None
-
-
-_NEVER = 2**31 - 1
-"""Beyond every epoch, and the most that Postgres compares an epoch with."""
-
-
-def _shown(tx: Transaction, job_number: int, attempt: int | None) -> list[tuple[int, int, int]]:
-    """Give (attempt id, epoch, iteration) from which on later attempts replace what this attempt recorded."""
-    if attempt is not None:
-        segments(tx, job_number, attempt)  # raises when there is none
-    own = select(attempts.c.id, _first_epoch(), attempts.c.first_iteration, attempts.c.last_iteration)
-    own = own.where(attempts.c.job_number == job_number).order_by(attempts.c.number.desc())
-    if attempt is not None:
-        own = own.where(attempts.c.number == attempt)
-    shown, epoch, iteration = [], _NEVER, MAX_NUMBER
-    for id_, first_epoch, first, last in tx.execute(own):
-        shown.append((id_, epoch, iteration))
-        epoch = epoch if first_epoch is None else min(epoch, first_epoch)
-        iteration = iteration if last < first else min(iteration, first)
-    return shown
-
-
-def _first_epoch() -> Any:
-    mine = select(func.min(epoch_metrics.c.epoch)).where(epoch_metrics.c.attempt_id == attempts.c.id)
-    return mine.correlate(attempts).scalar_subquery()

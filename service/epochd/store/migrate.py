@@ -28,7 +28,7 @@ def upgrade(url: str) -> None:
         DatabaseNotMigratedError: when the schema is newer than this version of epochd.
 
     """
-    db = Database(url)
+    db = Database(url, patient=True)
     try:
         with db.write() as tx:
             if db.dialect == "postgresql":

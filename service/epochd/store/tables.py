@@ -2,11 +2,13 @@
 
 Who writes what:
 
-- ``jobs``: the API inserts and asks for cancellation; the worker that holds the attempt does the rest.
+- ``jobs``: the API inserts, amends, asks for a pause or for cancellation, and moves jobs that nobody holds; the
+  worker that holds the attempt does the rest.
 - ``attempts``: inserted by a claim, renewed by the runner, ended by the worker or by the reaper.
 - ``iteration_blocks``, ``epoch_metrics``: the runner's recorder, fenced by its attempt.
 - ``events``: whoever changes the state of a job, in the same transaction.
 - ``artifacts``: the worker, in the transaction that ends the attempt.
+- ``amendments``: the API inserts; the recorder notes when each took effect.
 - ``workers``: each worker its own row.
 """
 
@@ -25,7 +27,7 @@ from sqlalchemy import (
     desc,
 )
 
-from epochd.store.types import Json, UtcTime
+from epochd.store.types import Json, JsonText, UtcTime
 
 NAMING = {
     "ix": "ix_%(table_name)s_%(column_0_N_name)s",
@@ -76,6 +78,16 @@ jobs = Table(
     Column("cancel_requested_at", UtcTime),
     Column("cancel_keep", Text),
     Column("cancel_grace_seconds", Float),
+    Column("pause_requested_at", UtcTime),  # of a running job only
+    Column("initial_spec", Json),  # what training began with; null: the spec, which nothing has amended since
+    Column(
+        "amendments", Integer, nullable=False, server_default="0"
+    ),  # asked for so far: number of the newest
+    Column("recorded_at", UtcTime),  # when the running attempt last recorded its progress
+    Column(
+        "retried_after", Integer, nullable=False, server_default="0"
+    ),  # attempts up to here: failures forgiven
+    Column("restarted_after", Integer, nullable=False, server_default="0"),  # … and here: not resumed from
     Index("ix_jobs_claim", "status", desc("priority"), "number"),  # the order in which jobs are claimed
     Index(None, "name"),
     sqlite_autoincrement=True,  # a number never comes again, not even that of a deleted job
@@ -92,11 +104,13 @@ attempts = Table(
     Column("claimed_at", UtcTime, nullable=False),
     Column("lease_expires_at", UtcTime, nullable=False),
     Column("finished_at", UtcTime),  # null: running; whoever sets it owns the end of the attempt
-    Column("outcome", Text),  # succeeded, failed, cancelled, lost, released
+    Column("outcome", Text),  # succeeded, failed, cancelled, paused, released, lost
     # Recorded are first_iteration … last_iteration; nothing yet while last_iteration is smaller.
     Column("first_iteration", BigInteger, nullable=False, server_default="1"),
     Column("last_iteration", BigInteger, nullable=False, server_default="0"),
     Column("error", Json),
+    Column("restored", Json),  # {"epoch", "iteration", "attempt", "saved_at", "skipped"}; null: nothing there
+    Column("writes", BigInteger, nullable=False, server_default="0"),  # number of the recorder's newest write
     UniqueConstraint("job_number", "number"),
     Index(None, "finished_at", "lease_expires_at"),
     sqlite_autoincrement=True,
@@ -129,7 +143,7 @@ epoch_metrics = Table(
     Column("metrics", Json, nullable=False),
     Column("learning_rate", Float(53), nullable=False),
     Column("seconds", Float(53), nullable=False),
-    Column("is_best", Boolean, nullable=False),  # true for the best epoch so far, and for no other
+    Column("is_best", Boolean, nullable=False),  # none was better so far; the newest such one is the best
 )
 
 events = Table(
@@ -156,6 +170,20 @@ artifacts = Table(
     Column("bytes", BigInteger, nullable=False),
     Column("sha256", Text, nullable=False),
     Column("created_at", UtcTime, nullable=False),
+)
+
+amendments = Table(
+    "amendments",
+    metadata,
+    Column("job_number", ForeignKey("jobs.number", ondelete="CASCADE"), primary_key=True),
+    Column("number", Integer, primary_key=True, autoincrement=False),  # 1, 2, 3, … within the job
+    Column("field", Text, nullable=False),  # learning_rate, epochs, early_stopping
+    Column("value", JsonText),  # the field's new value, which may be null
+    Column("requested_at", UtcTime, nullable=False),
+    # The newest completed ones when it took effect. A resumed attempt applies it there again.
+    Column("epoch", Integer),
+    Column("iteration", BigInteger),
+    Column("applied_at", UtcTime),  # null: it has not taken effect
 )
 
 workers = Table(

@@ -7,6 +7,7 @@ workers and API processes may run on machines whose clocks disagree.
 from datetime import UTC, datetime
 from typing import Any
 
+import orjson
 from sqlalchemy import JSON, Dialect, Text, TypeDecorator
 from sqlalchemy.dialects.postgresql import TIMESTAMP
 from sqlalchemy.ext.compiler import compiles
@@ -15,7 +16,25 @@ from sqlalchemy.sql.expression import FunctionElement, literal
 from sqlalchemy.types import Float, TypeEngine
 
 Json = JSON(none_as_null=True)
-"""A JSON document; ``None`` is SQL's NULL. Written by orjson: a float that is not finite becomes null."""
+"""A JSON object or array; ``None`` is SQL's NULL. Written by orjson: a float that is not finite becomes null."""
+
+
+class JsonText(TypeDecorator[Any]):
+    """Any JSON value as text, a lone number, too; ``None`` is SQL's NULL.
+
+    A column of the type JSON is numeric to SQLite, which would store a lone ``0.10`` as the number that it is.
+    """
+
+    impl = Text
+    cache_ok = True
+
+    def process_bind_param(self, value: Any, dialect: Dialect) -> str | None:  # noqa: ARG002 - the same for both
+        """Write a value."""
+        return None if value is None else orjson.dumps(value).decode()
+
+    def process_result_value(self, value: str | None, dialect: Dialect) -> Any:  # noqa: ARG002
+        """Read a value."""
+        return None if value is None else orjson.loads(value)
 
 
 class UtcTime(TypeDecorator[datetime]):
