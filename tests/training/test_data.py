@@ -119,6 +119,22 @@ def test_mini_batches_follow_the_permutation_whatever_the_chunk():
         assert batches_of(mini_batches(50, 8, seed=7, chunk_size=chunk_size), epoch=2) == expected
 
 
+def test_an_epoch_can_be_taken_up_at_any_chunk():
+    for samples, drop_last in ((50, False), (50, True), (48, False)):
+        source = mini_batches(samples, 8, drop_last=drop_last, chunk_size=16)
+        whole = list(source.chunks(3))
+        for after in range(len(whole)):
+            rest = list(source.chunks(3, after=2 * after))
+            assert len(rest) == len(whole) - after
+            for chunk, expected in zip(rest, whole[after:], strict=True):
+                assert [x.tolist() for x, _ in chunk.mini_batches] == [
+                    x.tolist() for x, _ in expected.mini_batches
+                ]
+                assert chunk.y.equal(expected.y)
+        count = sum(len(chunk.mini_batches) for chunk in whole)
+        assert list(source.chunks(3, after=count)) == []
+
+
 def test_chunks_are_bounded_whole_mini_batches():
     assert samples_per_chunk(64, 256) * 256 <= CHUNK_BYTES
     assert samples_per_chunk(64, 256) % 64 == 0

@@ -66,6 +66,23 @@ def test_randomness_is_swapped_with_the_callers():
     assert torch.cat([first, torch.rand(2)]).equal(expected)
 
 
+def test_randomness_goes_on_where_it_was():
+    randomness = devices.Randomness(CPU)
+    randomness.swap()
+    torch.rand(5)
+    randomness.swap()
+    state = randomness.state_dict()
+    randomness.swap()
+    expected = torch.rand(5)
+    randomness.swap()
+    again = devices.Randomness(CPU)
+    again.load_state_dict(state, seed=0)
+    again.swap()
+    assert torch.rand(5).equal(expected)
+    again.swap()
+    assert state["cuda"] is None
+
+
 def test_running_out_of_memory_has_its_own_error():
     with pytest.raises(OutOfMemoryError, match="does not fit into memory"), devices.memory_errors():
         torch.empty(2**50)

@@ -1,5 +1,6 @@
 import json
 import math
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -163,6 +164,59 @@ def test_continues_from_its_state_dict_as_if_nothing_had_happened(values, cut, p
         second.update(epoch, value)
     assert second.state == whole.state
     assert second.stop_reason == whole.stop_reason
+
+
+def go_on(stopping, first_epoch, values):
+    for epoch, value in enumerate(values, start=first_epoch):
+        stopping.update(epoch, value)
+    return stopping.state
+
+
+def test_amended_it_keeps_best_reference_and_epochs_waited():
+    config = EarlyStoppingConfig(patience=10, min_delta=0.2)
+    before = feed([1.0, 0.9, 0.85], patience=10, min_delta=0.2)
+    after = before.amended(replace(config, patience=4, min_delta=0.1), 4)
+    state = go_on(after, 4, [0.95])  # 0.95 is no 0.1 below the reference, 1.0
+    assert (state.best_value, state.best_epoch, state.epochs_without_improvement) == (0.85, 3, 3)
+    assert (state.patience, state.stopped) == (4, False)
+    assert go_on(after, 5, [0.95]).stopped_epoch == 5
+    improving = before.amended(replace(config, patience=4, min_delta=0.1), 4)
+    assert go_on(improving, 4, [0.89]).epochs_without_improvement == 0
+
+
+def test_amended_to_another_metric_or_mode_it_begins_anew():
+    before = feed([1.0, 0.9, 0.95], patience=10)
+    for other in (EarlyStoppingConfig("train_loss", patience=2), EarlyStoppingConfig(mode="max", patience=2)):
+        state = go_on(before.amended(other, 4), 4, [0.96])
+        assert (state.best_value, state.best_epoch, state.epochs_without_improvement) == (0.96, 4, 0)
+        assert (state.monitor, state.mode) == (other.monitor, other.mode)
+
+
+def test_amended_to_start_later_it_forgets_what_was_before():
+    before = feed([0.1, 0.5, 0.4], patience=10)
+    assert (
+        go_on(before.amended(EarlyStoppingConfig(patience=2, start_epoch=3), 4), 4, [0.5, 0.5]).best_epoch
+        == 4
+    )
+    later = before.amended(EarlyStoppingConfig(patience=2, start_epoch=6), 4)
+    assert go_on(later, 4, [0.3, 0.3]).epochs_without_improvement == 0
+    assert go_on(later, 6, [0.6, 0.7, 0.7]).stopped_epoch == 8
+
+
+def test_amended_to_start_earlier_it_counts_from_now_on():
+    before = feed([0.5, 0.4], patience=2, start_epoch=10)
+    after = before.amended(EarlyStoppingConfig(patience=2, start_epoch=1), 3)
+    assert go_on(after, 3, [math.nan, math.nan]).stopped_epoch == 4
+
+
+@given(values=VALUES, cut=st.integers(1, 60), patience=st.integers(1, 5))
+def test_amended_to_what_it_was_nothing_changes(values, cut, patience):
+    config = EarlyStoppingConfig(patience=patience)
+    whole, amended = EarlyStopping(config), EarlyStopping(config)
+    for epoch, value in enumerate(values, start=1):
+        if epoch == cut and not whole.state.stopped:
+            amended = amended.amended(config, epoch)
+        assert amended.update(epoch, value) == whole.update(epoch, value)
 
 
 @given(values=VALUES, mode=st.sampled_from(["min", "max"]))

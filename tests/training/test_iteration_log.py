@@ -15,9 +15,9 @@ def write(log: IterationLog, loss: float, norm: float = 1.0, samples: int = 4) -
 def test_the_very_first_iteration_is_due_at_once():
     log = IterationLog(torch.device("cpu"))
     assert write(log, 3.0)
-    block, summed = log.fetch(epoch=1, first_iteration=1)
+    block, samples = log.fetch(epoch=1, first_iteration=1)
     assert (block.epoch, block.first_iteration, block.last_iteration) == (1, 1, 1)
-    assert summed == 12.0
+    assert samples == [4]
 
 
 def test_a_block_holds_at_most_1024_iterations():
@@ -36,8 +36,8 @@ def test_columns_are_float32_of_equal_length_and_outlive_the_next_block():
     log = IterationLog(torch.device("cpu"))
     write(log, 1.0, samples=2)
     write(log, 2.0, samples=1)
-    first, summed = log.fetch(1, 1)
-    assert summed == 4.0
+    first, samples = log.fetch(1, 1)
+    assert samples == [2, 1]
     write(log, 9.0)
     log.fetch(1, 3)
     assert first.train_loss.tolist() == [1.0, 2.0]
@@ -51,8 +51,9 @@ def test_a_block_ends_with_the_first_loss_that_is_not_finite():
         log = IterationLog(torch.device("cpu"))
         for loss in (1.0, bad, math.nan):
             write(log, loss)
-        block, _ = log.fetch(1, 11)
+        block, samples = log.fetch(1, 11)
         assert block.last_iteration == 12
+        assert samples == [4, 4]
         assert not np.isfinite(block.train_loss[-1])
 
 

@@ -39,6 +39,24 @@ def test_r2_is_that_of_scikit_learn(shift):
     assert value == pytest.approx(expected, rel=1e-6)
 
 
+@pytest.mark.parametrize("task", ["classification", "regression"])
+def test_a_metric_continues_from_its_state(task):
+    torch.manual_seed(0)
+    outputs = torch.randn(20, 3)
+    targets = torch.randint(0, 3, (20,)) if task == "classification" else torch.randn(20, 3)
+    make = metric_factory(task, targets)
+    whole, first, second = make(), make(), make()
+    second.load_state_dict(first.state_dict())
+    for start in range(0, 20, 4):
+        whole.add(outputs[start : start + 4], targets[start : start + 4])
+        first.load_state_dict(second.state_dict())
+        first.add(outputs[start : start + 4], targets[start : start + 4])
+        second = make()
+        second.load_state_dict(first.state_dict())
+    assert second.value() == whole.value()
+    assert math.isfinite(whole.value())
+
+
 def test_r2_of_a_bad_model_is_negative():
     metric = R2(torch.zeros(1))
     metric.add(torch.tensor([[3.0], [-3.0]]), torch.tensor([[-1.0], [1.0]]))

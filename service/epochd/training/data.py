@@ -172,12 +172,18 @@ class MiniBatches:
         self._seed = seed
         full = len(samples) // batch_size * batch_size
         self.samples_per_epoch = full if drop_last else len(samples)
-        self._chunk_size = chunk_size
+        self.chunk_size = chunk_size
 
-    def chunks(self, epoch: int) -> Iterator[Chunk]:
-        """Every mini-batch of ``epoch`` (counted from 1), several at a time."""
-        order = epoch_permutation(len(self._samples), self._seed, epoch)[: self.samples_per_epoch]
-        for indices in torch.split(order.to(self._samples.device), self._chunk_size):
+    def chunks(self, epoch: int, after: int = 0) -> Iterator[Chunk]:
+        """The mini-batches of ``epoch`` (counted from 1) but for the first ``after``, several at a time.
+
+        ``after`` mini-batches make up whole chunks.
+        """
+        start = after * self._batch_size
+        if start >= self.samples_per_epoch:
+            return
+        order = epoch_permutation(len(self._samples), self._seed, epoch)[start : self.samples_per_epoch]
+        for indices in torch.split(order.to(self._samples.device), self.chunk_size):
             x, y = self._samples.take(indices)
             size = self._batch_size
             yield Chunk(list(zip(torch.split(x, size), torch.split(y, size), strict=True)), y)

@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import os
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 
@@ -92,6 +93,18 @@ class Randomness:
         current = self._get()
         self._set(self._state)
         self._state = current
+
+    def state_dict(self) -> dict[str, Any]:
+        """The state that is kept here: uint8 tensors, that of the CUDA device None where there is none."""
+        return {"cpu": self._state[0], "cuda": self._state[1] if self._cuda else None}
+
+    def load_state_dict(self, state: dict[str, Any], seed: int) -> None:
+        """Keep what ``state_dict`` gave. On a CUDA device after training without one, start from ``seed``."""
+        self._state[0] = state["cpu"].clone()
+        if self._cuda and state["cuda"] is not None:
+            self._state[1] = state["cuda"].clone()
+        elif self._cuda:
+            self._state[1] = torch.Generator(self._cuda[0]).manual_seed(seed).get_state()
 
 
 @contextlib.contextmanager

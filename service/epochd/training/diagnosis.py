@@ -69,6 +69,12 @@ class Diagnosis:
             "suggestions": [{"message": s.message, "patch": s.patch} for s in self.suggestions],
         }
 
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "Diagnosis":
+        """Make it again from what ``as_dict`` gave."""
+        suggestions = tuple(Suggestion(**suggestion) for suggestion in values["suggestions"])
+        return cls(**{**values, "suggestions": suggestions})
+
 
 def diagnose(
     curve: Sequence[EpochPoint], *, baseline_loss: float | None, epochs: int, finished: bool = False

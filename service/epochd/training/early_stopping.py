@@ -60,6 +60,13 @@ class BestEpoch:
         self.epoch, self.value = epoch, value
         return True
 
+    def starting(self, start_epoch: int) -> "BestEpoch":
+        """The same with another ``start_epoch``; a best epoch before it is forgotten."""
+        other = BestEpoch(self.monitor, self.mode, start_epoch)
+        if self.epoch is not None and self.epoch >= start_epoch:
+            other.epoch, other.value = self.epoch, self.value
+        return other
+
     def state_dict(self) -> dict[str, Any]:
         """What ``load_state_dict`` continues from, as JSON-ready values."""
         return {"epoch": self.epoch, "value": self.value}
@@ -76,15 +83,35 @@ class EarlyStopping:
     improved on the reference by more than ``min_delta`` (the reference being the value at the last such
     improvement), or from ``start_epoch - 1`` when none did. A patience of 0 acts as 1. Training stops only at
     an epoch whose metric was measured; NaN and infinity count as measured, but never as an improvement.
+    Nothing is counted before ``first_epoch``, the first that will be looked at.
     """
 
-    def __init__(self, config: EarlyStoppingConfig) -> None:
+    def __init__(self, config: EarlyStoppingConfig, first_epoch: int = 1) -> None:
         self.config = config
         self.stop_reason: Literal["early_stopped", "target_reached"] | None = None
         self._best = BestEpoch(config.monitor, config.mode, config.start_epoch)
         self._reference: float | None = None
-        self._improved_epoch = config.start_epoch - 1
+        self._improved_epoch = max(config.start_epoch, first_epoch) - 1
         self._state = EarlyStoppingState(config.monitor, config.mode, config.patience)
+
+    def watches_same(self, config: EarlyStoppingConfig) -> bool:
+        """Whether ``config`` is about the same metric and mode."""
+        return (config.monitor, config.mode) == (self.config.monitor, self.config.mode)
+
+    def amended(self, config: EarlyStoppingConfig, next_epoch: int) -> "EarlyStopping":
+        """What watches under another ``config`` from ``next_epoch`` on.
+
+        For the same metric and mode the best value, the reference and the epochs waited stay, but for what
+        lies before the new ``start_epoch``. For another, all begins anew.
+        """
+        other = EarlyStopping(config, next_epoch)
+        if not self.watches_same(config):
+            return other
+        other._best = self._best.starting(config.start_epoch)
+        if self._improved_epoch >= config.start_epoch:
+            other._reference = self._reference
+        other._improved_epoch = max(min(self._improved_epoch, next_epoch - 1), config.start_epoch - 1)
+        return other
 
     @property
     def state(self) -> EarlyStoppingState:

@@ -1,7 +1,7 @@
 """What the engine yields. All numbers are plain Python or numpy: no tensor leaves the engine."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 import numpy as np
@@ -54,6 +54,35 @@ class EpochCompleted:
     early_stopping: EarlyStoppingState | None
     diagnosis: Diagnosis
 
+    def as_dict(self) -> dict[str, Any]:
+        """The same as JSON-ready values."""
+        values: dict[str, Any] = {one.name: getattr(self, one.name) for one in fields(self)}
+        values["metrics"] = dict(self.metrics)
+        values["early_stopping"] = self.early_stopping and self.early_stopping.as_dict()
+        values["diagnosis"] = self.diagnosis.as_dict()
+        return values
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "EpochCompleted":
+        """Make it again from what ``as_dict`` gave."""
+        stopping = values["early_stopping"]
+        early_stopping = None if stopping is None else EarlyStoppingState(**stopping)
+        diagnosis = Diagnosis.from_dict(values["diagnosis"])
+        return cls(**{**values, "early_stopping": early_stopping, "diagnosis": diagnosis})
+
+
+@dataclass(frozen=True, slots=True)
+class AmendmentApplied:
+    """Amendment ``number`` took effect after ``iteration`` of ``epoch``; both are 0 before the first iteration.
+
+    It comes before whatever is trained or decided under it. After a resumption, one that is in force already
+    is announced again if the caller did not know where it took effect.
+    """
+
+    number: int
+    epoch: int
+    iteration: int
+
 
 @dataclass(frozen=True, slots=True)
 class Stopped:
@@ -85,4 +114,4 @@ class Selection:
         }
 
 
-Event = IterationsCompleted | EpochCompleted | Stopped
+Event = IterationsCompleted | EpochCompleted | AmendmentApplied | Stopped

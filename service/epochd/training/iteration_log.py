@@ -48,8 +48,8 @@ class IterationLog:
             self.position == BLOCK_ITERATIONS or now - self._since >= FETCH_SECONDS or not self._fetched_any
         )
 
-    def fetch(self, epoch: int, first_iteration: int) -> tuple[IterationsCompleted, float]:
-        """The block of iterations since the last fetch, and its summed loss over samples.
+    def fetch(self, epoch: int, first_iteration: int) -> tuple[IterationsCompleted, list[int]]:
+        """The block of iterations since the last fetch, and how many samples each had.
 
         The block ends with the first iteration whose loss is not finite, if there is one. Synchronises the
         device.
@@ -57,7 +57,7 @@ class IterationLog:
         losses, norms = self._columns[:, : self.position].cpu().numpy().copy()
         finite = np.isfinite(losses)
         count = self.position if finite.all() else int(finite.argmin()) + 1
-        samples = np.array(self._samples[:count], dtype=np.float64)
+        samples = self._samples[:count]
         norms[~np.isfinite(norms)] = np.nan
         block = IterationsCompleted(
             epoch=epoch,
@@ -65,11 +65,11 @@ class IterationLog:
             train_loss=losses[:count],
             learning_rate=np.array(self._learning_rates[:count], dtype=np.float32),
             gradient_norm=norms[:count],
-            samples_per_second=self._rates(samples),
+            samples_per_second=self._rates(np.array(samples, dtype=np.float64)),
         )
         self._fetched_any = True
         self._clear()
-        return block, float(samples @ losses[:count].astype(np.float64))
+        return block, samples
 
     def _rates(
         self, samples: np.ndarray[tuple[int], np.dtype[np.float64]]

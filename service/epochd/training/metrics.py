@@ -3,6 +3,7 @@
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,24 +24,40 @@ class Metric(ABC):
     def value(self) -> float:
         """The metric of all that came in; NaN when it has no value."""
 
+    @abstractmethod
+    def state_dict(self) -> dict[str, Any]:
+        """The tensors and numbers that ``load_state_dict`` continues from."""
+
+    @abstractmethod
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from what ``state_dict`` gave."""
+
 
 class Accuracy(Metric):
     """The fraction of samples whose largest output is that of their class; NaN is never right."""
 
     def __init__(self) -> None:
-        self._right: Tensor | None = None
+        self._right: Tensor | int = 0
         self._samples = 0
 
     def add(self, outputs: Tensor, targets: Tensor) -> None:
         """Take in logits (n, classes) and class numbers (n,)."""
         largest, predicted = outputs.max(dim=1)
         right = ((predicted == targets) & ~largest.isnan()).sum()
-        self._right = right if self._right is None else self._right + right
+        self._right = self._right + right
         self._samples += len(targets)
 
     def value(self) -> float:
         """Right samples by all samples; NaN without samples."""
-        return math.nan if self._right is None else self._right.item() / self._samples
+        return int(self._right) / self._samples if self._samples else math.nan
+
+    def state_dict(self) -> dict[str, Any]:
+        """How many samples, and how many of them are right."""
+        return {"right": int(self._right), "samples": self._samples}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from what ``state_dict`` gave."""
+        self._right, self._samples = state["right"], state["samples"]
 
 
 class R2(Metric):
@@ -76,6 +93,18 @@ class R2(Metric):
         varies = total > self._square * 1e-12
         scores = 1 - self._residual[varies] / total[varies]
         return scores.mean().item() if len(scores) else math.nan
+
+    def state_dict(self) -> dict[str, Any]:
+        """The three sums, and how many samples they are over."""
+        sums = {"residual": self._residual, "sum": self._sum, "square": self._square}
+        return {**sums, "samples": self._samples}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from what ``state_dict`` gave."""
+        self._residual.copy_(state["residual"])
+        self._sum.copy_(state["sum"])
+        self._square.copy_(state["square"])
+        self._samples = state["samples"]
 
 
 def metric_factory(task: Task, train_targets: Tensor) -> Callable[[], Metric]:

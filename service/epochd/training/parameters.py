@@ -1,6 +1,7 @@
 """All parameters of a model as one flat tensor, and copies of a model's weights."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -43,9 +44,21 @@ class Snapshot:
         """Copy the weights as they are now."""
         return cls(flat.values.clone(), [buffer.clone() for buffer in model.buffers()])
 
+    @classmethod
+    def from_dict(cls, state: dict[str, Any], device: torch.device) -> "Snapshot":
+        """Make a copy again, on ``device``, from what ``as_dict`` gave."""
+        values, buffers = state["values"], state["buffers"]
+        return cls(values.to(device, copy=True), [buffer.to(device, copy=True) for buffer in buffers])
+
+    def as_dict(self) -> dict[str, Any]:
+        """The tensors themselves."""
+        return {"values": self.values, "buffers": self.buffers}
+
     def load(self, flat: FlatParameters, model: nn.Module) -> None:
-        """Put the copy back."""
+        """Put the copy back. Raises ValueError when it is one of another model."""
+        mine, given = [flat.values, *model.buffers()], [self.values, *self.buffers]
+        if [tensor.shape for tensor in mine] != [tensor.shape for tensor in given]:
+            raise ValueError("The weights are those of a model with other layers.")
         with torch.no_grad():
-            flat.values.copy_(self.values)
-            for buffer, kept in zip(model.buffers(), self.buffers, strict=True):
-                buffer.copy_(kept)
+            for tensor, kept in zip(mine, given, strict=True):
+                tensor.copy_(kept)

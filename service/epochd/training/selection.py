@@ -1,11 +1,12 @@
 """Which weights are kept: those of the best epoch, or the last."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from torch import nn
 
-from epochd.training.config import TrainingConfig
+from epochd.training.config import EarlyStoppingConfig, TrainingConfig
 from epochd.training.early_stopping import BestEpoch
 from epochd.training.events import Selection
 from epochd.training.parameters import FlatParameters, Snapshot
@@ -34,9 +35,23 @@ class WeightSelection:
         self._best: tuple[Position, Snapshot] | None = None
         self._last: Snapshot | None = None
 
-    def epoch_completed(self, position: Position, value: float | None) -> bool:
-        """Look at the monitored value after an epoch; when it is the best so far, copy the weights: True."""
-        if self._monitored is None or not self._monitored.update(position.epoch, value):
+    def watch(self, stopping: EarlyStoppingConfig, *, anew: bool) -> None:
+        """Choose as early stopping does from now on; ``anew``: forget the best so far.
+
+        It is forgotten, too, if it came before ``start_epoch``.
+        """
+        if anew or self._monitored is None:
+            self._monitored = BestEpoch(stopping.monitor, stopping.mode, stopping.start_epoch)
+        else:
+            self._monitored = self._monitored.starting(stopping.start_epoch)
+        if self._monitored.epoch is None:
+            self._best = None
+
+    def epoch_completed(self, position: Position, metrics: Mapping[str, float]) -> bool:
+        """Look at an epoch's metrics; when it is the best so far, copy the weights and say True."""
+        if self._monitored is None:
+            return False
+        if not self._monitored.update(position.epoch, metrics.get(self._monitored.monitor)):
             return False
         self._best = position, Snapshot.of(self._flat, self._model)
         return True
@@ -53,6 +68,36 @@ class WeightSelection:
         self._last.load(self._flat, self._model)
         reason = "the last weights were asked for" if keep == "last" else self._why_no_best()
         return Selection(last.epoch, last.iteration, None, None, reason)
+
+    def unselect(self) -> None:
+        """Put the last weights back into the model, if ``select`` took them out."""
+        if self._last is not None:
+            self._last.load(self._flat, self._model)
+            self._last = None
+
+    def last(self) -> Snapshot:
+        """The last weights, whatever is in the model: the tensors in use, or those that ``select`` kept."""
+        return self._last or Snapshot(self._flat.values, list(self._model.buffers()))
+
+    def state_dict(self) -> dict[str, Any]:
+        """What ``load_state_dict`` continues from: by which metric the best is chosen, and the best so far."""
+        chosen = self._monitored
+        monitored = None if chosen is None else [chosen.monitor, chosen.mode, chosen.start_epoch]
+        state: dict[str, Any] = {"monitored": monitored, "best_epoch": None, "best": None}
+        if chosen is not None and self._best is not None:
+            position, snapshot = self._best
+            state["best_epoch"] = chosen.state_dict()
+            state["best"] = {"iteration": position.iteration, **snapshot.as_dict()}
+        return state
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from what ``state_dict`` gave."""
+        self._monitored = None if state["monitored"] is None else BestEpoch(*state["monitored"])
+        self._best = None
+        if self._monitored is not None and state["best"] is not None:
+            self._monitored.load_state_dict(state["best_epoch"])
+            position = Position(state["best_epoch"]["epoch"], state["best"]["iteration"])
+            self._best = position, Snapshot.from_dict(state["best"], self._flat.values.device)
 
     def _why_no_best(self) -> str:
         if self._monitored is None:

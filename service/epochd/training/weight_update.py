@@ -5,6 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from epochd.training.backpropagation import backpropagation
 from epochd.training.losses import Loss
 from epochd.training.optimizers import Optimizer
 from epochd.training.parameters import FlatParameters
@@ -23,19 +24,41 @@ def make_forward(model: nn.Module, device: torch.device, precision: str) -> Call
     return forward
 
 
+class Autograd:
+    """Calculates the loss of any model and its gradient by the parameters, for one mini-batch at a time."""
+
+    def __init__(self, forward: Callable[[Tensor], Tensor], loss: Loss, flat: FlatParameters) -> None:
+        self._forward = forward
+        self._loss = loss
+        self._gradient = flat.gradient
+
+    def __call__(self, x: Tensor, y: Tensor, loss_slot: Tensor) -> Tensor:
+        """The outputs for ``x``; writes the mean loss into ``loss_slot`` and the gradient into its tensor."""
+        self._gradient.zero_()
+        outputs = self._forward(x)
+        loss = self._loss(outputs, y)
+        loss.backward()  # type: ignore[no-untyped-call]
+        loss_slot.copy_(loss.detach())
+        return outputs.detach()
+
+
 class WeightUpdate:
-    """Changes the weights once for each mini-batch it is called with."""
+    """Changes the weights once for each mini-batch it is called with.
+
+    The gradient is written out for the models that ``backpropagation`` knows, and autograd's for all others:
+    both are the same within rounding.
+    """
 
     def __init__(
         self,
-        forward: Callable[[Tensor], Tensor],
+        forward: nn.Module | Callable[[Tensor], Tensor],
         loss: Loss,
         flat: FlatParameters,
         optimizer: Optimizer,
         gradient_clip_norm: float | None,
     ) -> None:
-        self._forward = forward
-        self._loss = loss
+        written_out = backpropagation(forward, loss) if isinstance(forward, nn.Module) else None
+        self._differentiate = written_out or Autograd(forward, loss, flat)
         self._gradient = flat.gradient
         self._optimizer = optimizer
         self._clip_norm = gradient_clip_norm
@@ -47,14 +70,10 @@ class WeightUpdate:
 
         Writes the mean loss into ``loss_slot`` and the gradient's L2 norm before clipping into ``norm_slot``.
         """
-        self._gradient.zero_()
-        outputs = self._forward(x)
-        loss = self._loss(outputs, y)
-        loss.backward()  # type: ignore[no-untyped-call]
-        loss_slot.copy_(loss.detach())
+        outputs = self._differentiate(x, y, loss_slot)
         torch.linalg.vector_norm(self._gradient, out=norm_slot)
         if self._clip_norm is not None:
             # As torch.nn.utils.clip_grad_norm_: no question on the host whether the norm is above the limit.
             self._gradient.mul_((self._clip_norm / (norm_slot + 1e-6)).clamp(max=1.0))
         self._optimizer.update(learning_rate)
-        return outputs.detach()
+        return outputs
