@@ -69,13 +69,35 @@ class Trainer:
     def __init__(self, database):
         self.database = database
         self.claim = None
+        self.resumed_at = 0
         self.rows = []
 
     def start(self):
-        """Claim the next job; the iterations of each attempt start anew."""
+        """Claim the next job."""
         self.claim = claim.claim(self.database, worker="worker-1", device="cpu", lease_seconds=60)
         assert self.claim is not None
+        self.resumed_at = 0
         self.rows = []
+        return self
+
+    def resume(self, iteration, saved_by=1):
+        """Claim the next job, and go on from a checkpoint of this iteration, as the recorder's first write says."""
+        self.start()
+        restored = {
+            "epoch": iteration // 10,
+            "iteration": iteration,
+            "attempt": saved_by,
+            "saved_at": "2026-01-31T09:00:00.123Z",
+            "skipped": [],
+        }
+        self.resumed_at = iteration
+        self.rows = [None] * iteration
+        with self.database.write() as tx:
+            attempts.renew(tx, self.claim.attempt_id, 60)
+            attempts.begin(tx, self.claim.attempt_id, iteration + 1, restored)
+            self._progress(tx, epoch=iteration // 10)
+            data = {"attempt": self.claim.attempt, "saved_by_attempt": saved_by, **restored}
+            events.append(tx, self.number, "checkpoint.restored", data)
         return self
 
     @property
@@ -127,7 +149,8 @@ class Trainer:
         complete.lose(self.database, self.claim.attempt_id, "The process died.", retry_delay_seconds=0)
 
     def finish(self, status="succeeded", artifacts=()):
-        outcome = Outcome(status, "completed" if status == "succeeded" else status, artifacts=artifacts)
+        stop_reason = {"succeeded": "completed", "paused": None}.get(status, status)
+        outcome = Outcome(status, stop_reason, artifacts=artifacts)
         assert complete.complete(self.database, self.claim.attempt_id, outcome, retry_delay_seconds=0)
 
     def _extend(self, count):
@@ -135,8 +158,14 @@ class Trainer:
         self.rows += [self.claim.attempt * 1_000_000 + done + one + 1 for one in range(count)]
 
     def _progress(self, tx, **columns):
+        measured = {"iteration": len(self.rows), "eta_seconds": 5.0, "metrics_lag_seconds": 0.25}
         written = jobs.record_progress(
-            tx, self.number, attempt=self.claim.attempt, iteration=len(self.rows), **columns
+            tx,
+            self.number,
+            attempt=self.claim.attempt,
+            iteration=len(self.rows),
+            progress=measured,
+            **columns,
         )
         assert written
 
@@ -145,9 +174,9 @@ class Trainer:
         return [self._block(number) for number in range(first, last + 1)]
 
     def _block(self, number):
-        rows = self.rows[number * BLOCK_ITERATIONS : (number + 1) * BLOCK_ITERATIONS]
-        values = np.array(rows, np.float32)
-        return Block(number, values, values / 2, values / 4, values * 2)
+        begin = max(number * BLOCK_ITERATIONS, self.resumed_at)
+        values = np.array(self.rows[begin : (number + 1) * BLOCK_ITERATIONS], np.float32)
+        return Block(number, values, values / 2, values / 4, values * 2, first_iteration=begin + 1)
 
 
 @pytest.fixture

@@ -41,6 +41,30 @@ def test_nothing_else_opens(guarded, authorization):
         assert "first-key" not in answer.text
 
 
+MESSAGES = {
+    "malformed": (b'{"epochs":', {"Content-Type": "application/json"}),
+    "of another type": (b"epochs=4", {"Content-Type": "text/plain"}),
+    "compressed": (b"{}", {"Content-Type": "application/json", "Content-Encoding": "gzip"}),
+    "none": (b"", {}),
+}
+
+
+@pytest.mark.parametrize(("body", "headers"), MESSAGES.values(), ids=MESSAGES)
+def test_the_key_is_asked_for_before_anything_else(guarded, body, headers):
+    """Whoever has none learns nothing of what is wrong with a request, or of which jobs there are."""
+    operations = [
+        (method.upper(), path)
+        for path, methods in guarded.app.openapi()["paths"].items()
+        for method in methods
+        if path.startswith("/v1/")
+    ]
+    assert ("PATCH", "/v1/jobs/{job_id}") in operations
+    for method, path in operations:
+        url = path.format(job_id="job_none", name="model.json")
+        answer = guarded.request(method, f"{url}?limit=1&limit=2&x=y", content=body, headers=headers)
+        assert (answer.status_code, answer.json()["code"]) == (401, "unauthorized"), (method, path)
+
+
 @pytest.mark.parametrize("path", ["/healthz", "/readyz", "/docs", "/openapi.json"])
 def test_what_is_open_to_all(guarded, path):
     assert guarded.get(path).status_code != 401

@@ -233,12 +233,15 @@ def test_paths_and_methods(api):
     problem(answer, 405, "method_not_allowed")
     assert answer.headers["allow"] == "GET, POST"
     problem(api.get("/v1/jobs/"), 404)
+    answer = api.put("/v1/jobs/job_none")
+    problem(answer, 405, "method_not_allowed")
+    assert answer.headers["allow"] == "GET, PATCH, DELETE"
 
 
 @pytest.mark.parametrize(
     "path",
-    ["/v1/jobs", "/v1/jobs/{id}", "/v1/jobs/{id}/iterations", "/v1/jobs/{id}/epochs", "/v1/jobs/{id}/events",
-     "/v1/jobs/{id}/artifacts", "/v1/jobs/{id}/artifacts/model.json"],
+    ["/v1/jobs", "/v1/jobs/{id}", "/v1/jobs/{id}/attempts", "/v1/jobs/{id}/iterations", "/v1/jobs/{id}/epochs",
+     "/v1/jobs/{id}/events", "/v1/jobs/{id}/artifacts", "/v1/jobs/{id}/artifacts/model.json"],
 )  # fmt: skip
 def test_unknown_query_parameters(api, create, path):
     found = problem(api.get(path.format(id=create()["id"]), params={"colour": "red"}), 422)

@@ -158,11 +158,12 @@ def test_delete(api, create, trainer, settings):
     busy = api.delete(f"/v1/jobs/{job_id}")
     assert (busy.status_code, busy.json()["code"]) == (409, "job_not_done")
     trainer.finish()
-    folder = settings.artifacts_dir / job_id
-    folder.mkdir(parents=True)
+    folders = [settings.artifacts_dir / job_id, settings.checkpoints_dir / job_id / "attempt-1"]
+    for folder in folders:
+        folder.mkdir(parents=True)
     gone = api.delete(f"/v1/jobs/{job_id}")
     assert (gone.status_code, gone.content) == (204, b"")
-    assert not folder.exists()
+    assert not any(folder.exists() for folder in folders)
     assert api.get(f"/v1/jobs/{job_id}").status_code == 404
     assert api.delete(f"/v1/jobs/{job_id}").status_code == 404
 
@@ -207,6 +208,32 @@ def test_waiting_until_done_ignores_everything_else(api, app, create, trainer):
     trainer.finish()
     assert answer()["status"] == "succeeded"
     until(lambda: watchers(app) == 0)
+
+
+def test_waiting_until_done_goes_on_through_a_pause(api, app, create, trainer):
+    job_id = create()["id"]
+    answer = wait(api, job_id)
+    changed = wait(api, job_id, until="change")
+    until(lambda: watchers(app) == 2)
+    api.post(f"/v1/jobs/{job_id}/pause")
+    assert changed()["status"] == "paused"
+    api.post(f"/v1/jobs/{job_id}/resume")
+    trainer.start()
+    assert answer.is_waiting()
+    trainer.finish()
+    assert answer()["status"] == "succeeded"
+
+
+def test_a_retried_job_is_waited_for_again(api, app, create, trainer):
+    job_id = create()["id"]
+    trainer.start().finish("failed")
+    assert api.post(f"/v1/jobs/{job_id}/retry").json()["done"] is False
+    answer = wait(api, job_id)
+    until(lambda: watchers(app) == 1)
+    trainer.start()
+    assert answer.is_waiting()
+    trainer.finish()
+    assert answer()["status"] == "succeeded"
 
 
 def test_waiting_until_an_epoch(api, app, create, trainer):

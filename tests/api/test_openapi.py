@@ -4,22 +4,25 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
-from epochd.api import examples, openapi
+from epochd.api import example_problems, examples, openapi
 from epochd.client.events import parse
-from epochd.contract.events import Event, Events
+from epochd.contract.attempts import AttemptList
+from epochd.contract.events import EVENT_DATA, Event, Events, EventType
 from epochd.contract.job import ArtifactList, Job, PlannedJob
 from epochd.contract.metrics import Epochs, Iterations
 from epochd.contract.problems import Problem
 
 ROOT = Path(__file__).parents[2]
 ENDPOINTS = {
-    "POST /v1/jobs", "POST /v1/jobs/plan", "GET /v1/jobs", "GET /v1/jobs/{job_id}", "POST /v1/jobs/{job_id}/cancel",
-    "DELETE /v1/jobs/{job_id}", "GET /v1/jobs/{job_id}/iterations", "GET /v1/jobs/{job_id}/epochs",
-    "GET /v1/jobs/{job_id}/events", "GET /v1/jobs/{job_id}/artifacts", "GET /v1/jobs/{job_id}/artifacts/{name}",
-    "GET /healthz", "GET /readyz",
+    "POST /v1/jobs", "POST /v1/jobs/plan", "GET /v1/jobs", "GET /v1/jobs/{job_id}", "PATCH /v1/jobs/{job_id}",
+    "DELETE /v1/jobs/{job_id}", "POST /v1/jobs/{job_id}/cancel", "POST /v1/jobs/{job_id}/pause",
+    "POST /v1/jobs/{job_id}/resume", "POST /v1/jobs/{job_id}/retry", "GET /v1/jobs/{job_id}/attempts",
+    "GET /v1/jobs/{job_id}/iterations", "GET /v1/jobs/{job_id}/epochs", "GET /v1/jobs/{job_id}/events",
+    "GET /v1/jobs/{job_id}/artifacts", "GET /v1/jobs/{job_id}/artifacts/{name}", "GET /healthz", "GET /readyz",
 }  # fmt: skip
 
 
@@ -83,7 +86,7 @@ def test_every_answer_has_an_example(operations):
             assert response["description"], (name, status)
             for media_type, content in response.get("content", {}).items():
                 binary = media_type == "application/octet-stream"
-                assert binary or "example" in content, (name, status, media_type)
+                assert binary or "example" in content or content["examples"], (name, status, media_type)
                 assert "schema" in content, (name, status, media_type)
 
 
@@ -113,14 +116,27 @@ def test_every_reference_leads_somewhere(document):
 
 
 def test_answers_in_examples_are_what_the_models_say():
-    assert Job.model_validate(examples.JOB).model_dump(mode="json") == examples.JOB
+    for job in (examples.JOB, examples.RUNNING, examples.CANCELLING, examples.PAUSING, examples.QUEUED):
+        assert Job.model_validate(job).model_dump(mode="json") == job
     PlannedJob.model_validate(examples.PLANNED)
     Events.model_validate(examples.EVENTS)
     Iterations.model_validate(examples.ITERATIONS)
     Epochs.model_validate(examples.EPOCHS)
     ArtifactList.model_validate(examples.ARTIFACTS)
-    for problem in examples.PROBLEMS.values():
+    AttemptList.model_validate(examples.ATTEMPTS)
+    conflicts = [example["value"] for example in example_problems.CONFLICTS.values()]
+    for problem in [*example_problems.PROBLEMS.values(), *conflicts]:
         Problem.model_validate(problem)
+    assert [conflict["code"] for conflict in conflicts] == list(example_problems.CONFLICTS)
+
+
+def test_the_data_of_every_event_is_described(operations):
+    assert set(EVENT_DATA) == set(get_args(EventType))
+    description = operations["GET /v1/jobs/{job_id}/events"]["description"]
+    for kind, data in EVENT_DATA.items():
+        assert f"- `{kind}`: {data}." in description
+    saved = examples.EVENTS["data"][3]
+    assert all(f"`{field}`" in EVENT_DATA[saved["type"]] for field in saved["data"])
 
 
 def test_the_stream_in_the_example_is_a_stream():
@@ -137,13 +153,23 @@ def test_the_stream_in_the_example_is_a_stream():
 
 
 def test_requests_in_examples_work(api):
+    created = {}
     for name, example in examples.SPECS.items():
         planned = api.post("/v1/jobs/plan", json=example["value"])
         assert planned.status_code == 200, (name, planned.text)
-        created = api.post("/v1/jobs", json=example["value"])
-        assert created.status_code == 201, (name, created.text)
+        created[name] = api.post("/v1/jobs", json=example["value"])
+        assert created[name].status_code == 201, (name, created[name].text)
+    url = created["digits"].headers["location"]
+    for example in examples.PATCHES.values():
+        assert api.patch(url, json=example["value"]).status_code == 200, example["summary"]
+    for example in examples.NOTHING.values():
+        assert api.post(f"{url}/pause", json=example["value"]).json()["status"] == "paused"
+        assert api.post(f"{url}/resume", json=example["value"]).json()["status"] == "queued"
     for example in examples.CANCELS.values():
-        assert api.post(f"/v1/jobs/{created.json()['id']}/cancel", json=example["value"]).status_code == 202
+        assert api.post(f"{url}/cancel", json=example["value"]).status_code == 202
+    for example in examples.RETRIES.values():
+        assert api.post(f"{url}/retry", json=example["value"]).json()["status"] == "queued"
+        assert api.post(f"{url}/cancel").json()["status"] == "cancelled"
 
 
 def test_the_plan_in_the_example_is_that_of_its_request(api):

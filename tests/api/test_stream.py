@@ -39,6 +39,31 @@ def finished(job_id, trainer):
     return job_id
 
 
+@pytest.fixture
+def resumed(job_id, trainer, http):
+    """A job that was lost, went on from its checkpoint, was paused, went on, failed and was retried."""
+    trainer.start().iterate(10)
+    trainer.complete_epoch()
+    trainer.iterate(4)
+    trainer.lose()
+    trainer.resume(10).iterate(10)
+    trainer.complete_epoch()
+    trainer.iterate(5)
+    http.post(f"/v1/jobs/{job_id}/pause").raise_for_status()
+    trainer.finish("paused")
+    http.post(f"/v1/jobs/{job_id}/resume").raise_for_status()
+    trainer.resume(25, saved_by=2)
+    trainer.lose()
+    trainer.resume(25, saved_by=2).iterate(3)
+    trainer.finish("failed")
+    http.post(f"/v1/jobs/{job_id}/retry").raise_for_status()
+    trainer.resume(20, saved_by=2).iterate(10)
+    trainer.complete_epoch()
+    trainer.burst(1)
+    trainer.finish()
+    return job_id
+
+
 TYPES = [
     "job.queued",
     "job.started",
@@ -98,11 +123,13 @@ def test_headers(finished, http):
 
 
 @pytest.mark.parametrize("with_iterations", [False, True])
-def test_cut_off_after_any_message_the_rest_comes(finished, read_stream, with_iterations):
-    whole = read_stream(finished, iterations=with_iterations)
+@pytest.mark.parametrize("history", ["finished", "resumed"])
+def test_cut_off_after_any_message_the_rest_comes(request, read_stream, history, with_iterations):
+    job_id = request.getfixturevalue(history)
+    whole = read_stream(job_id, iterations=with_iterations)
     assert len(whole) >= len(TYPES)
     for place, message in enumerate(whole):
-        rest = read_stream(finished, last_id=message.id, iterations=with_iterations)
+        rest = read_stream(job_id, last_id=message.id, iterations=with_iterations)
         assert events_of(whole[: place + 1]) + events_of(rest) == events_of(whole), message.id
         assert iterations(whole[: place + 1]) + iterations(rest) == iterations(whole), message.id
 
@@ -123,6 +150,52 @@ def test_iterations_precede_the_event_that_follows_them(finished, read_stream):
     # Iterations of several short epochs come together: those events say so in their ids, the last need not.
     assert [message.id for message in messages if message.type == "epoch.completed"][-1] == "10-45"
     assert messages[-1].id == "11"
+
+
+RESUMED = [
+    *((1, iteration) for iteration in range(1, 15)),
+    *((2, iteration) for iteration in range(11, 26)),
+    *((4, iteration) for iteration in range(26, 29)),
+    *((5, iteration) for iteration in range(21, 41)),
+]
+
+
+def test_what_a_resumed_attempt_trained_comes_under_its_own_number(resumed, read_stream):
+    messages = read_stream(resumed, iterations=True)
+    assert iterations(messages) == RESUMED
+    assert events_of(messages) == events_of(read_stream(resumed))
+
+
+def test_a_job_that_is_retried_goes_on_behind_its_last_event(resumed, read_stream):
+    kinds = [message.type for message in read_stream(resumed)]
+    failed = kinds.index("job.failed")
+    assert kinds[failed:] == [
+        "job.failed",
+        "job.queued",
+        "job.started",
+        "checkpoint.restored",
+        "epoch.completed",
+        "epoch.completed",
+        "job.succeeded",
+    ]
+
+
+def test_a_retried_job_is_streamed_although_it_was_done(job_id, trainer, read_stream, http):
+    trainer.start().iterate(5)
+    trainer.finish("failed")
+    before = read_stream(job_id)
+    assert before[-1].type == "job.failed"
+    over = http.get(f"/v1/jobs/{job_id}/events", headers={**STREAM, "Last-Event-ID": before[-1].id})
+    assert over.status_code == 204
+    http.post(f"/v1/jobs/{job_id}/retry", json={"from": "scratch"}).raise_for_status()
+    # It has not begun again, and no stream ends: neither a new one, nor one that knows all but the newest event.
+    assert [message.type for message in read_stream(job_id, stop=4)][2:] == ["job.failed", "job.queued"]
+    assert [message.type for message in read_stream(job_id, last_id=before[-1].id, stop=1)] == ["job.queued"]
+    trainer.start().iterate(5)
+    trainer.finish()
+    rest = read_stream(job_id, last_id=before[-1].id, iterations=True)
+    assert [message.type for message in rest][-1] == "job.succeeded"
+    assert iterations(rest) == [(2, iteration) for iteration in range(1, 6)]
 
 
 def test_long_series_come_in_pieces_that_resume_anywhere(job_id, trainer, read_stream, monkeypatch):
@@ -153,7 +226,7 @@ def test_a_live_stream_cut_off_again_and_again_misses_nothing(job_id, database, 
             trainer.burst(2)
             time.sleep(0.02)
         trainer.lose()
-        trainer.start()
+        trainer.resume(100)
         for _ in range(6):
             trainer.iterate(50)
             trainer.complete_epoch()
@@ -168,7 +241,7 @@ def test_a_live_stream_cut_off_again_and_again_misses_nothing(job_id, database, 
         last_id = got[-1].id
     thread.join()
     assert events_of(got) == events_of(read_stream(job_id))
-    expected = [(1, one) for one in range(1, 6 * 29 + 1)] + [(2, one) for one in range(1, 301)]
+    expected = [(1, one) for one in range(1, 6 * 29 + 1)] + [(2, one) for one in range(101, 401)]
     assert iterations(got) == expected
 
 
@@ -306,6 +379,28 @@ def test_a_slow_reader_delays_nobody_and_misses_nothing(job_id, trainer, server,
     slow.close()
     ids = [line[4:] for line in bytes(received).split(b"\n") if line.startswith(b"id: ")]
     assert ids == [b"%d" % seq for seq in range(1, 404)]
+
+
+def test_a_slow_reader_sees_a_job_done_and_retried(job_id, trainer, server, http):
+    slow = connect(server, job_id)
+    wait_for(lambda: server.config.app.state.feed._channels)
+    trainer.start()
+    for _ in range(200):
+        trainer.announce(text="x" * 20_000)
+    trainer.finish("failed")
+    http.post(f"/v1/jobs/{job_id}/retry").raise_for_status()
+    trainer.start()
+    for _ in range(400):  # so that what it reads next does not all come in one page
+        trainer.announce()
+    trainer.finish()
+    received = bytearray()
+    while chunk := slow.recv(1 << 20):
+        received += chunk
+        if received.endswith(b"0\r\n\r\n"):  # the stream has ended, not just a message
+            break
+    slow.close()
+    ids = [line[4:] for line in bytes(received).split(b"\n") if line.startswith(b"id: ")]
+    assert ids == [b"%d" % seq for seq in range(1, 607)]
 
 
 def test_a_client_that_leaves_is_forgotten(job_id, server, app):

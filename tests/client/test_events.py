@@ -107,6 +107,22 @@ def events_of(url: str, **options: Any) -> list[ServerSentEvent]:
         return list(read_events(client, url, **options))
 
 
+def test_a_job_that_was_retried_is_read_beyond_its_end():
+    history = [
+        message(1, "job.queued"),
+        message(2, "job.failed"),
+        message(3, "job.queued"),
+        message(4, "job.succeeded"),
+    ]
+
+    def cut_after(count: int) -> Answer:
+        return lambda last: (200, b"retry: 1\n\n" + b"".join(history[int(last or 0) :][:count]))
+
+    with server(cut_after(3), cut_after(9)) as (url, asked):
+        assert [event.id for event in events_of(url)] == ["1", "2", "3", "4"]
+    assert asked == [None, "3"]
+
+
 def test_a_stream_that_breaks_is_taken_up_where_it_broke():
     history = [message(seq) for seq in range(1, 9)] + [message(9, "job.succeeded")]
 
@@ -125,8 +141,8 @@ def test_a_stream_that_breaks_is_taken_up_where_it_broke():
 
 
 def test_it_begins_behind_the_given_event_and_ends_with_the_last_one():
-    # What follows the last event is not waited for, although the server goes on.
-    with server(lambda _last: (200, message(5, "job.cancelled") + message(6))) as (url, asked):
+    # The stream ended behind it, so nothing follows: no second connection asks.
+    with server(lambda _last: (200, message(5, "job.cancelled"))) as (url, asked):
         assert [event.type for event in events_of(url, last_event_id="4")] == ["job.cancelled"]
     assert asked == ["4"]
 

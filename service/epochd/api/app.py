@@ -7,7 +7,7 @@ from typing import Final
 
 from fastapi import APIRouter, Depends, FastAPI
 
-from epochd.api import artifacts, errors, events, health, jobs, metrics, openapi
+from epochd.api import artifacts, control, errors, events, health, jobs, metrics, openapi
 from epochd.api.auth import authenticate
 from epochd.api.feed import Feed
 from epochd.api.requests import BodyLimit
@@ -48,7 +48,7 @@ def create_app(settings: Settings) -> FastAPI:
 
 def _v1() -> APIRouter:
     v1 = APIRouter(prefix="/v1", dependencies=[Depends(authenticate)])
-    for module in (jobs, metrics, events, artifacts):
+    for module in (jobs, control, metrics, events, artifacts):
         v1.include_router(module.router)
     return v1
 

@@ -14,16 +14,17 @@ from starlette.responses import FileResponse
 from starlette.types import Receive, Scope, Send
 
 from epochd.api import examples
+from epochd.api.auth import GuardedRoute
 from epochd.api.deps import DatabaseDep, JobIdDep, SettingsDep
 from epochd.api.errors import problem
-from epochd.api.requests import NoQuery, StrictRoute
+from epochd.api.requests import NoQuery
 from epochd.api.responses import describe
 from epochd.contract.job import Artifact, ArtifactList
 from epochd.errors import NotFoundError
 from epochd.store import artifacts, jobs
 from epochd.store.artifacts import ArtifactRow
 
-router = APIRouter(route_class=StrictRoute, tags=["artifacts"])
+router = APIRouter(route_class=GuardedRoute, tags=["artifacts"])
 
 _NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,255}")
 _RANGES: Final = re.compile(

@@ -2,12 +2,14 @@
 
 import hashlib
 import hmac
-from typing import Annotated
+from collections.abc import Callable, Coroutine
+from typing import Annotated, Any
 
-from fastapi import Depends
+from fastapi import Depends, Request, Response
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
-from epochd.api.deps import SettingsDep
+from epochd.api.deps import SettingsDep, get_settings
+from epochd.api.requests import StrictRoute
 from epochd.errors import UnauthorizedError
 
 _bearer = HTTPBearer(
@@ -31,6 +33,20 @@ async def authenticate(
         raise UnauthorizedError("This service wants an API key: send 'Authorization: Bearer <key>'.")
     if not _is_accepted(credentials.credentials, accepted):
         raise UnauthorizedError("The API key is not one of those that this service accepts.")
+
+
+class GuardedRoute(StrictRoute):
+    """A route that asks for the key before it looks at anything else of a request, as a dependency cannot."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """Wrap the handler of ``StrictRoute``."""
+        handle = super().get_route_handler()
+
+        async def handle_if_allowed(request: Request) -> Response:
+            await authenticate(await get_settings(request), await _bearer(request))
+            return await handle(request)
+
+        return handle_if_allowed
 
 
 def _is_accepted(key: str, accepted: tuple[str, ...]) -> bool:

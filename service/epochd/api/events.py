@@ -11,15 +11,15 @@ from starlette.responses import StreamingResponse
 from starlette.types import Send
 
 from epochd.api import stream
+from epochd.api.auth import GuardedRoute
 from epochd.api.deps import DatabaseDep, FeedDep, JobIdDep, SettingsDep
 from epochd.api.errors import problem_of, unexpected
 from epochd.api.examples import EVENTS, STREAM
 from epochd.api.feed import Channel, Feed, Ring
 from epochd.api.negotiate import negotiate
-from epochd.api.requests import StrictRoute
 from epochd.api.responses import describe
 from epochd.api.stream import Cursor
-from epochd.contract.events import Events
+from epochd.contract.events import EVENT_DATA, Events
 from epochd.errors import EpochdError, InvalidRequestError, ParamError
 from epochd.store import events, jobs
 from epochd.store.database import Database
@@ -28,7 +28,12 @@ JSON: Final = "application/json"
 EVENT_STREAM: Final = "text/event-stream"
 STREAM_HEADERS: Final = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 
-router = APIRouter(route_class=StrictRoute, tags=["events"])
+DESCRIPTION: Final = (
+    "A job's durable, numbered sequence of events: the same to polling and to streaming. Of a job that was done "
+    "and then retried, the sequence goes on.\n\nWhat `data` holds, by `type`:\n\n"
+) + "\n".join(f"- `{kind}`: {data}." for kind, data in EVENT_DATA.items())
+
+router = APIRouter(route_class=GuardedRoute, tags=["events"])
 
 
 class EventsQuery(BaseModel, extra="forbid"):
@@ -53,13 +58,14 @@ class EventsQuery(BaseModel, extra="forbid"):
     "/jobs/{job_id}/events",
     operation_id="list_events",
     summary="Read or stream the events of a job",
+    description=DESCRIPTION,
     response_model=Events,
     responses=describe(
         {
             200: {
                 "description": (
                     "A page of events; or, with `Accept: text/event-stream`, server-sent events until the "
-                    "job's last one. Each event comes with its `type` as the message's `event`, its `seq` as"
+                    "job is done. Each event comes with its `type` as the message's `event`, its `seq` as"
                     " `id`, and the same JSON object as in a page as `data`. With `iterations=true` there "
                     'are `iterations` messages besides, whose `data` is `{"attempt", "columns"}`: columns as'
                     " in `GET …/iterations`, and those of a new attempt from its first iteration on. Take an"
@@ -171,8 +177,14 @@ class Subscriber:
             page = await run_in_threadpool(self._read, ring.head)
             self._over = page.cursor == self._cursor  # nothing is left where something should be: deleted
         self._cursor = page.cursor
-        self._over = self._over or any(frame.last for frame in page.frames)
+        if page.frames and page.frames[-1].terminal:
+            # The ring may know less than the database: the job may have been retried a moment ago.
+            self._over = await run_in_threadpool(self._is_over)
         return b"".join(frame.data for frame in page.frames)
+
+    def _is_over(self) -> bool:
+        with self._db.read() as tx:
+            return stream.is_over(tx, self._job_number, self._cursor)
 
     def _read(self, head: Cursor) -> stream.Page:
         with self._db.read() as tx:

@@ -10,6 +10,7 @@ from epochd.contract.events import EventType
 JOB_ID: Final = "job_01k9v7f6zqk3m5t8w2x4y6a8bc"
 _CREATED: Final = "2026-01-31T09:00:00.000Z"
 _STARTED: Final = "2026-01-31T09:00:00.031Z"
+_ASKED: Final = "2026-01-31T09:00:01.102Z"
 _FINISHED: Final = "2026-01-31T09:00:01.204Z"
 
 SPECS: Final[dict[str, Example]] = {
@@ -42,6 +43,25 @@ SPECS: Final[dict[str, Example]] = {
 CANCELS: Final[dict[str, Example]] = {
     "best": {"summary": "Keep the best weights so far", "value": {"keep": "best", "grace_seconds": 30}},
     "nothing": {"summary": "Keep nothing", "value": {"keep": "nothing", "grace_seconds": 0}},
+}
+NOTHING: Final[dict[str, Example]] = {"nothing": {"summary": "There is nothing to choose", "value": {}}}
+RETRIES: Final[dict[str, Example]] = {
+    "checkpoint": {"summary": "Go on from the newest checkpoint", "value": {"from": "checkpoint"}},
+    "scratch": {"summary": "Begin anew", "value": {"from": "scratch"}},
+}
+PATCHES: Final[dict[str, Example]] = {
+    "longer": {"summary": "Train longer", "value": {"epochs": 80}},
+    "slower": {
+        "summary": "A tenth of the learning rate, and more patience",
+        "value": {
+            "optimizer": {"learning_rate": 0.0001},
+            "early_stopping": {"monitor": "validation_loss", "patience": 10},
+        },
+    },
+    "label": {
+        "summary": "Another name and other tags, sooner",
+        "value": {"name": "digits-final", "tags": {"team": "vision", "stage": "final"}, "priority": 10},
+    },
 }
 
 PLANNED: Final[dict[str, Any]] = {
@@ -148,6 +168,58 @@ JOB: Final[dict[str, Any]] = {
     "started_at": _STARTED,
     "finished_at": _FINISHED,
     "cancel_requested_at": None,
+    "pause_requested_at": None,
+}
+RUNNING: Final[dict[str, Any]] = JOB | {
+    "status": "running",
+    "done": False,
+    "stop_reason": None,
+    "progress": JOB["progress"]
+    | {"epoch": 30, "iteration": 697, "fraction": 0.606087, "eta_seconds": 0.7, "metrics_lag_seconds": 0.1},
+    "early_stopping": JOB["early_stopping"]
+    | {"epochs_without_improvement": 3, "stopped": False, "stopped_epoch": None, "message": None},
+    "selected_checkpoint": None,
+    "finished_at": None,
+}
+CANCELLING: Final = RUNNING | {"cancel_requested_at": _ASKED}
+PAUSING: Final = RUNNING | {"pause_requested_at": _ASKED}
+QUEUED: Final = RUNNING | {"status": "queued", "worker": None, "device": None}
+_ATTEMPT: Final = {"worker": "trainer-1:4711", "device": "cpu", "error": None}
+ATTEMPTS: Final[dict[str, Any]] = {
+    "data": [
+        {
+            "attempt": 1,
+            "started_at": _STARTED,
+            "finished_at": "2026-01-31T09:00:00.531Z",
+            "outcome": "lost",
+            "first_iteration": 1,
+            "last_iteration": 437,
+            "restored": None,
+        }
+        | _ATTEMPT,
+        {
+            "attempt": 2,
+            "started_at": "2026-01-31T09:00:00.563Z",
+            "finished_at": _FINISHED,
+            "outcome": "succeeded",
+            "first_iteration": 415,
+            "last_iteration": 736,
+            "restored": {
+                "epoch": 18,
+                "iteration": 414,
+                "attempt": 1,
+                "saved_at": "2026-01-31T09:00:00.498Z",
+                "skipped": [
+                    {
+                        "file": "attempt-1/iteration-437.ckpt",
+                        "reason": "The file is cut off or damaged: its digest does not match.",
+                    }
+                ],
+            },
+        }
+        | _ATTEMPT,
+    ],
+    "next": None,
 }
 
 
@@ -193,7 +265,8 @@ def _event(seq: int, kind: EventType, created_at: str, data: dict[str, Any]) -> 
     return {"seq": seq, "type": kind, "created_at": created_at, "data": data}
 
 
-_STARTED_DATA: Final = {"attempt": 1, "worker": "trainer-1:4711", "device": "cpu", "first_iteration": 1}
+_STARTED_DATA: Final = {"attempt": 1, "worker": "trainer-1:4711", "device": "cpu"}
+_SAVED_DATA: Final = {"epoch": 1, "iteration": 23, "bytes": 118_412, "reason": "epoch", "is_best": True}
 _ENDED_DATA: Final = {
     "stop_reason": "early_stopped",
     "selected_checkpoint": _SELECTED,
@@ -204,6 +277,7 @@ _EVENTS: Final = [
     _event(1, "job.queued", _CREATED, {"plan": PLANNED["plan"], "priority": 0}),
     _event(2, "job.started", _STARTED, _STARTED_DATA),
     _event(3, "epoch.completed", "2026-01-31T09:00:00.090Z", {"iteration": 23} | _EPOCH),
+    _event(4, "checkpoint.saved", "2026-01-31T09:00:00.101Z", _SAVED_DATA),
 ]
 EVENTS: Final = {"data": _EVENTS, "next": None}
 
@@ -233,73 +307,4 @@ ARTIFACTS: Final = {
         }
     ],
     "next": None,
-}
-
-
-def _problem(status: int, title: str, code: str, detail: str, *errors: dict[str, str]) -> dict[str, Any]:
-    problem = {"type": "about:blank", "title": title, "status": status, "detail": detail, "code": code}
-    return problem | ({"errors": list(errors)} if errors else {})
-
-
-PROBLEMS: Final[dict[int, dict[str, Any]]] = {
-    401: _problem(
-        401,
-        "Unauthorized",
-        "unauthorized",
-        "This service wants an API key: send 'Authorization: Bearer <key>'.",
-    ),
-    404: _problem(404, "Not Found", "job_not_found", f"there is no job '{JOB_ID}'"),
-    406: _problem(
-        406,
-        "Not Acceptable",
-        "not_acceptable",
-        "This can be had as application/json, text/csv; 'Accept' allows none of these.",
-    ),
-    409: _problem(
-        409,
-        "Conflict",
-        "job_done",
-        f"{JOB_ID} is succeeded; only a job that is queued or running can be cancelled.",
-    ),
-    413: _problem(
-        413,
-        "Content Too Large",
-        "payload_too_large",
-        "The body may have at most 1048576 bytes (EPOCHD_MAX_BODY_BYTES).",
-    ),
-    415: _problem(
-        415,
-        "Unsupported Media Type",
-        "unsupported_media_type",
-        "The body must be JSON in UTF-8, with 'Content-Type: application/json'; got text/plain.",
-    ),
-    416: _problem(
-        416,
-        "Range Not Satisfiable",
-        "range_not_satisfiable",
-        "The file has 38696 bytes; ask for a range within them.",
-    ),
-    422: _problem(
-        422,
-        "Unprocessable Content",
-        "invalid_request",
-        "early_stopping.patience: must be at least 0; got -1",
-        {
-            "param": "early_stopping.patience",
-            "message": "must be at least 0; got -1",
-            "code": "out_of_range",
-        },
-    ),
-    500: _problem(
-        500,
-        "Internal Server Error",
-        "internal_error",
-        "Something went wrong in the service. Its log has the details under the reference 5f3a9c1e7b20.",
-    ),
-    503: _problem(
-        503,
-        "Service Unavailable",
-        "database_unavailable",
-        "the database postgresql://epochd@db:5432/epochd does not answer: connection refused",
-    ),
 }

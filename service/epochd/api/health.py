@@ -111,11 +111,7 @@ async def get_health() -> Health:
 )
 def get_readiness(db: DatabaseDep) -> Any:
     """Whether the database is reachable, its schema current and a worker alive."""
-    checks = Checks(
-        database=_check(lambda: _database(db)),
-        migrations=_check(lambda: _migrations(db)),
-        workers=_check(lambda: _workers(db)),
-    )
+    checks = _checks(db)
     wrong = [check.message for check in (checks.database, checks.migrations, checks.workers) if not check.ok]
     if not wrong:
         return Readiness(status="ready", checks=checks)
@@ -124,6 +120,18 @@ def get_readiness(db: DatabaseDep) -> Any:
     )
     body = problem.model_dump_json(exclude={"errors"})
     return Response(body, 503, {"Retry-After": str(RETRY_AFTER_SECONDS)}, PROBLEM_MEDIA_TYPE)
+
+
+def _checks(db: Database) -> Checks:
+    database = _check(lambda: _database(db))
+    if not database.ok:
+        # Asking a database that is away for more only takes longer.
+        return Checks(database=database, migrations=database, workers=database)
+    return Checks(
+        database=database,
+        migrations=_check(lambda: _migrations(db)),
+        workers=_check(lambda: _workers(db)),
+    )
 
 
 def _check(look: Callable[[], str]) -> Check:
@@ -147,7 +155,5 @@ def _workers(db: Database) -> str:
     with db.read() as tx:
         alive = len(workers.alive(tx))
     if not alive:
-        raise ServiceUnavailableError(
-            "no worker is alive; one just started takes seconds to load PyTorch, else start `epochd worker`"
-        )
+        raise ServiceUnavailableError(_NO_WORKER)
     return f"{alive} alive."

@@ -1,4 +1,4 @@
-"""Jobs: queue, plan, list, look at, wait for, cancel and delete them."""
+"""Jobs: queue, plan, list, look at, wait for and delete them; ``control.py`` has what steers them."""
 
 from typing import Annotated, Any, Final, Literal
 
@@ -7,21 +7,23 @@ from pydantic import BaseModel, Field
 from starlette.concurrency import run_in_threadpool
 
 from epochd.api import examples
+from epochd.api.auth import GuardedRoute
 from epochd.api.deps import DatabaseDep, FeedDep, JobIdDep, SettingsDep
 from epochd.api.params import get_idempotency_key, parse_tags
-from epochd.api.requests import NoQuery, StrictRoute
+from epochd.api.requests import NoQuery
 from epochd.api.responses import describe
 from epochd.api.waiting import Until, wait_for
-from epochd.contract.job import CancelRequest, Job, JobList, PlannedJob, Status
+from epochd.contract.attempts import AttemptList
+from epochd.contract.job import Job, JobList, PlannedJob, Status
 from epochd.contract.spec import JobSpec
-from epochd.jobs import cancel, delete, submit, view
-from epochd.store import jobs
+from epochd.jobs import delete, submit, view
+from epochd.store import attempts, jobs
 from epochd.store.database import Database
 from epochd.store.jobs import JobRow
 
 MAX_WAIT_SECONDS: Final = 60
 
-router = APIRouter(route_class=StrictRoute, tags=["jobs"])
+router = APIRouter(route_class=GuardedRoute, tags=["jobs"])
 
 SpecBody = Annotated[JobSpec, Body(openapi_examples=examples.SPECS)]
 Nothing = Annotated[NoQuery, Query()]
@@ -116,7 +118,7 @@ def create_job(
     """Validate, resolve and plan a job, and queue it. It is stored before this answers."""
     submitted = submit.submit(db, spec, idempotency_key)
     status: Literal[201, 200] = 201 if submitted.created else 200
-    return _answer(submitted.row, status, {"Location": f"/v1/jobs/{submitted.row.id}"})
+    return answer(submitted.row, status, {"Location": f"/v1/jobs/{submitted.row.id}"})
 
 
 @router.post(
@@ -176,25 +178,30 @@ async def get_job(
     return await run_in_threadpool(_show, db, job_id)
 
 
-@router.post(
-    "/jobs/{job_id}/cancel",
-    operation_id="cancel_job",
-    summary="End a job before its time",
-    status_code=202,
-    response_model=Job,
+@router.get(
+    "/jobs/{job_id}/attempts",
+    operation_id="list_attempts",
+    summary="List the attempts of a job",
+    response_model=AttemptList,
     responses=describe(
-        {202: {"content": {"application/json": {"example": examples.JOB}}}}, 401, 404, 409, 413, 415, 422, 503
+        {
+            200: {
+                "description": "All attempts, the first one first.",
+                "content": {"application/json": {"example": examples.ATTEMPTS}},
+            }
+        },
+        401,
+        404,
+        422,
+        503,
     ),
 )
-def cancel_job(
-    job_id: JobIdDep,
-    db: DatabaseDep,
-    _query: Nothing,
-    how: Annotated[CancelRequest | None, Body(openapi_examples=examples.CANCELS)] = None,
-) -> Any:
-    """Ask a job to end. It is `cancelled` once its process is gone; a queued one at once. May be repeated."""
-    wish = how or CancelRequest()
-    return _answer(cancel.cancel(db, job_id, keep=wish.keep, grace_seconds=wish.grace_seconds), 202)
+def list_attempts(job_id: JobIdDep, db: DatabaseDep, _query: Nothing) -> Any:
+    """Who trained the job where, how each attempt ended, and from which checkpoint it had begun."""
+    with db.read() as tx:
+        rows = attempts.of_job(tx, jobs.get(tx, job_id).number)
+    body = AttemptList(data=[view.to_attempt(row) for row in rows])
+    return Response(body.model_dump_json(), media_type="application/json")
 
 
 @router.delete(
@@ -204,17 +211,17 @@ def cancel_job(
     status_code=204,
     response_class=Response,
     responses=describe(
-        {204: {"description": "The job is gone, with its metrics, events and artifacts."}},
+        {204: {"description": "The job is gone, with its metrics, events, checkpoints and artifacts."}},
         401,
         404,
-        409,
         422,
         503,
+        conflicts=("job_not_done",),
     ),
 )
 def delete_job(job_id: JobIdDep, db: DatabaseDep, settings: SettingsDep, _query: Nothing) -> Response:
     """Remove a job that is done with all that it recorded."""
-    delete.delete(db, job_id, settings.artifacts_dir)
+    delete.delete(db, job_id, settings.artifacts_dir, settings.checkpoints_dir)
     return Response(status_code=204)
 
 
@@ -224,9 +231,10 @@ def _read(db: Database, job_id: str) -> JobRow:
 
 
 def _show(db: Database, job_id: str) -> Response:
-    return _answer(_read(db, job_id), 200)
+    return answer(_read(db, job_id), 200)
 
 
-def _answer(row: JobRow, status: int, headers: dict[str, str] | None = None) -> Response:
+def answer(row: JobRow, status: int, headers: dict[str, str] | None = None) -> Response:
+    """Answer with a job."""
     # Written here, in the endpoint's thread, and once: FastAPI would do it on the event loop.
     return Response(view.to_job(row).model_dump_json(), status, headers, "application/json")

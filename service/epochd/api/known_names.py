@@ -12,10 +12,25 @@ def allowed_names(model: type[BaseModel], location: Sequence[str | int]) -> list
     >>> allowed_names(JobSpec, ["model", "linear"])
     ['name']
     """
+    return sorted(
+        {
+            field.alias or name
+            for one in _models_at(model, location)
+            for name, field in one.model_fields.items()
+        }
+    )
+
+
+def fixed_names(model: type[BaseModel], location: Sequence[str | int]) -> set[str]:
+    """List the names of the parameters at ``location`` that exist, but cannot be changed by this request."""
+    return {name for one in _models_at(model, location) for name in getattr(one, "FIXED", ())}
+
+
+def _models_at(model: type[BaseModel], location: Sequence[str | int]) -> list[type[BaseModel]]:
     found = [model]
     for element in location:
         found = _descend(found, element)
-    return sorted({name for one in found for name in one.model_fields})
+    return found
 
 
 def _descend(models: list[type[BaseModel]], element: str | int) -> list[type[BaseModel]]:

@@ -8,9 +8,9 @@ from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, Field
 
 from epochd.api import examples
+from epochd.api.auth import GuardedRoute
 from epochd.api.deps import DatabaseDep, JobIdDep
 from epochd.api.params import Attempt, Position, parse_fields
-from epochd.api.requests import StrictRoute
 from epochd.api.responses import describe
 from epochd.api.tabular import MEDIA_TYPES, Format, FormatParam, choose_format, write
 from epochd.contract.metrics import ITERATION_FIELDS, Epochs, Iterations
@@ -23,7 +23,7 @@ MAX_ITERATIONS: Final = 100_000
 MAX_EPOCHS: Final = 10_000
 FIELDS: Final = ("iteration", "epoch", *ITERATION_FIELDS)
 
-router = APIRouter(route_class=StrictRoute, tags=["metrics"])
+router = APIRouter(route_class=GuardedRoute, tags=["metrics"])
 
 NEXT_LINK: Final = {
     "Link": {"description": 'The next page, as `rel="next"`, if there is one.', "schema": {"type": "string"}}

@@ -32,7 +32,10 @@ errors. A metric that has no value is `null`. Errors are `application/problem+js
 Lists take `limit` and `after`; pass the `next` of a page as `after` to get the following one.
 """
 TAGS: Final[list[dict[str, Any]]] = [
-    {"name": "jobs", "description": "Trainings: queue, plan, watch, cancel and delete them."},
+    {
+        "name": "jobs",
+        "description": "Trainings: queue, plan, watch, amend, pause, cancel, retry and delete them.",
+    },
     {"name": "metrics", "description": "What was measured at each iteration and epoch."},
     {
         "name": "events",

@@ -1,10 +1,10 @@
 """What the OpenAPI document says about answers and errors."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any, Final
 
-from epochd.api.examples import PROBLEMS
+from epochd.api.example_problems import CONFLICTS, PROBLEMS
 
 PROBLEM_SCHEMA: Final = {"$ref": "#/components/schemas/Problem"}
 
@@ -12,7 +12,6 @@ _DESCRIPTIONS: Final[dict[int, str]] = {
     401: "No valid API key; only where keys are configured.",
     404: "There is no such job, attempt or artifact.",
     406: "`Accept` allows none of the media types on offer.",
-    409: "The job's state does not allow it.",
     413: "The body is larger than `EPOCHD_MAX_BODY_BYTES`.",
     415: "The body does not say that it is JSON.",
     416: "The range lies outside the file.",
@@ -22,12 +21,26 @@ _DESCRIPTIONS: Final[dict[int, str]] = {
 }
 
 
-def describe(answers: Mapping[int, dict[str, Any]], *problems: int) -> dict[int | str, dict[str, Any]]:
-    """Describe the answers of an operation, and the errors with these statuses; 500 is always one of them."""
+def describe(
+    answers: Mapping[int, dict[str, Any]], *problems: int, conflicts: Sequence[str] = ()
+) -> dict[int | str, dict[str, Any]]:
+    """Describe the answers of an operation, and the errors with these statuses; 500 is always one of them.
+
+    ``conflicts`` are the codes with which it answers 409.
+    """
     described: dict[int | str, dict[str, Any]] = dict(answers.items())
+    if conflicts:
+        described[HTTPStatus.CONFLICT.value] = _conflict(conflicts)
     for status in (*problems, HTTPStatus.INTERNAL_SERVER_ERROR.value):
         described[status] = _problem(status)
     return described
+
+
+def _conflict(codes: Sequence[str]) -> dict[str, Any]:
+    listed = " or ".join(f"`{code}`" for code in codes)
+    shown = {code: CONFLICTS[code] for code in codes}
+    content = {"application/problem+json": {"schema": PROBLEM_SCHEMA, "examples": shown}}
+    return {"description": f"The job's state does not allow it: {listed}.", "content": content}
 
 
 def _problem(status: int) -> dict[str, Any]:

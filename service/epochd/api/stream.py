@@ -45,12 +45,15 @@ class Cursor(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """One message as bytes, and the cursors before and behind it; ``last`` when none can follow."""
+    """One message as bytes, and the cursors before and behind it.
+
+    ``terminal`` when the job is done with it: none follows, unless the job is retried.
+    """
 
     before: Cursor
     after: Cursor
     data: bytes
-    last: bool = False
+    terminal: bool = False
 
 
 class Page(NamedTuple):
@@ -91,9 +94,9 @@ def _invalid_id(message: str) -> InvalidRequestError:
 
 
 def is_over(tx: Transaction, job_number: int, cursor: Cursor) -> bool:
-    """Tell whether the event at the cursor was the job's last."""
-    found = events.after(tx, job_number, cursor.seq - 1, 1) if cursor.seq else []
-    return bool(found) and found[0].type in LAST_EVENT_TYPES
+    """Tell whether the event at the cursor is the job's newest and, unless somebody retries it, its last."""
+    found = events.after(tx, job_number, cursor.seq - 1, 2) if cursor.seq else []
+    return len(found) == 1 and found[0].type in LAST_EVENT_TYPES
 
 
 def read_page(tx: Transaction, job_number: int, cursor: Cursor, head: Cursor, *, iterations: bool) -> Page:

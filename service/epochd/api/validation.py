@@ -6,17 +6,19 @@ be right, and a stable code.
 
 import difflib
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from pydantic import BaseModel
 
-from epochd.api.known_names import allowed_names
+from epochd.api.known_names import allowed_names, fixed_names
 from epochd.contract import spec
+from epochd.contract.job import AMENDABLE
 from epochd.errors import ParamError
 
 MAX_ERRORS: Final = 50
 MAX_SHOWN: Final = 80
+MAX_MESSAGE: Final = 400
 
 Finding = Mapping[str, Any]
 """One of ``ValidationError.errors()``."""
@@ -70,9 +72,8 @@ def _param_error(finding: Finding, body: Any, models: Mapping[str, type[BaseMode
     keys = _keys(location, body, finding["type"]) if where == "body" else [str(key) for key in location[:1]]
     if finding["type"].startswith("union_tag"):
         keys.append(str(finding["ctx"]["discriminator"]).strip("'"))
-    model = models.get(str(where))
-    allowed = allowed_names(model, location[:-1]) if model is not None else []
-    code, message = _explain(finding, allowed)
+    unknown = finding["type"] == "extra_forbidden"
+    code, message = _unknown(location, models.get(str(where))) if unknown else _explain(finding)
     return ParamError(".".join(_printable(key) for key in keys), message, code)
 
 
@@ -94,10 +95,8 @@ def _has(value: Any, key: str | int) -> bool:
     return isinstance(value, list) and isinstance(key, int) and 0 <= key < len(value)
 
 
-def _explain(finding: Finding, allowed: Sequence[str]) -> tuple[str, str]:
+def _explain(finding: Finding) -> tuple[str, str]:
     kind, context, given = finding["type"], finding.get("ctx") or {}, finding.get("input")
-    if kind == "extra_forbidden":
-        return "unknown_parameter", _unknown(str(finding["loc"][-1]), allowed)
     if kind in _WRONG_TYPES:
         return "wrong_type", f"must be {_WRONG_TYPES[kind]}; got {shown(given)}"
     if kind in _BOUNDS:
@@ -131,16 +130,24 @@ _OTHERS: Final[dict[str, Callable[[Mapping[str, Any], Any], tuple[str, str]]]] =
         "invalid_format",
         f"must be {_FORMATS.get(context['pattern'], 'like ' + context['pattern'])}; got {shown(given)}",
     ),
-    "value_error": lambda context, _given: ("invalid", _printable(str(context.get("error", "is not valid")))),
+    "value_error": lambda context, _given: (
+        "invalid",
+        _printable(str(context.get("error", "is not valid")), MAX_MESSAGE),
+    ),
 }
 
 
-def _unknown(name: str, allowed: Iterable[str]) -> str:
-    names = sorted(allowed)
+def _unknown(location: Sequence[str | int], model: type[BaseModel] | None) -> tuple[str, str]:
+    """Explain a parameter that a request does not take."""
+    *place, key = location
+    name = str(key)
+    if model is not None and name in fixed_names(model, place):
+        return "not_amendable", f"cannot be amended, only {AMENDABLE}; to change it, send a new job"
+    names = allowed_names(model, place) if model is not None else []
     close = difflib.get_close_matches(name, names, n=1)
     hint = f"; did you mean {close[0]!r}?" if close else ""
     known = f"; known here: {', '.join(names)}" if names else "; nothing can be given here"
-    return f"is not known{hint or known}"
+    return "unknown_parameter", f"is not known{hint or known}"
 
 
 def shown(value: Any) -> str:
@@ -155,7 +162,7 @@ def shown(value: Any) -> str:
     return type(value).__name__
 
 
-def _printable(text: str) -> str:
+def _printable(text: str, most: int = MAX_SHOWN) -> str:
     """Cut and clean a text that a caller chose, so that any JSON parser takes it."""
     clean = text.encode(errors="replace").decode()
-    return clean if len(clean) <= MAX_SHOWN else f"{clean[:MAX_SHOWN]}…"
+    return clean if len(clean) <= most else f"{clean[:most]}…"

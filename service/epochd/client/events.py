@@ -126,7 +126,7 @@ def read_events(
     last_event_id: str = "",
     attempts: int = 8,
 ) -> Iterator[ServerSentEvent]:
-    """Yield a job's events until its last one, through lost connections and restarts of the service.
+    """Yield a job's events until it is done, through lost connections and restarts of the service.
 
     After a break it reconnects with ``Last-Event-ID``, so that what follows comes without a gap and without a
     repeat. Raises ``httpx.HTTPStatusError`` when the service refuses (404, 401 …) and ServiceUnavailableError
@@ -136,14 +136,16 @@ def read_events(
     failures = 0
     while failures < attempts:
         parser.reset()
+        newest = ""
         try:
             for event in _connection(client, url, params, parser):
-                if event.type == "error":  # the service could not go on: as if the line had broken
+                newest = event.type
+                if newest == "error":  # the service could not go on: as if the line had broken
                     break
                 failures = 0
                 yield event
-                if event.type in LAST_EVENT_TYPES:
-                    return
+            if newest in LAST_EVENT_TYPES:  # elsewhere in the sequence it means that the job was retried
+                return
         except _NothingFollowsError:
             return
         except (httpx.TransportError, ServiceUnavailableError):

@@ -1,6 +1,6 @@
 """The durable, numbered sequence of events of a job."""
 
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from epochd.contract.base import Response, Timestamp
 
@@ -10,13 +10,56 @@ EventType = Literal[
     "epoch.completed",
     "early_stopping.updated",
     "diagnosis.changed",
+    "checkpoint.saved",
+    "checkpoint.restored",
+    "checkpoint.failed",
+    "spec.amended",
+    "job.paused",
+    "job.resumed",
     "attempt.lost",
     "job.succeeded",
     "job.failed",
     "job.cancelled",
 ]
-LAST_EVENT_TYPES = frozenset({"job.succeeded", "job.failed", "job.cancelled"})
-"""After one of these a job has no further event."""
+LAST_EVENT_TYPES: Final[frozenset[EventType]] = frozenset({"job.succeeded", "job.failed", "job.cancelled"})
+"""With one of these a job is done. More follows only if it is retried: then `job.queued` comes next."""
+
+_ENDED: Final = (
+    "`stop_reason`, `selected_checkpoint`, `error`, `metrics` of the last epoch; as in the job. "
+    "The job's newest event, unless it is retried"
+)
+EVENT_DATA: Final[dict[EventType, str]] = {
+    "job.queued": (
+        "`plan`, `priority`. Queued again, instead of these `reason`: `retry`, with `from` (`checkpoint` or "
+        "`scratch`), or `cancel`, with `keep`, when a worker is to bring out the weights of a paused job"
+    ),
+    "job.started": "`attempt`, `worker`, `device`: a worker has begun an attempt",
+    "epoch.completed": (
+        "`epoch`, `iteration` (its last), each metric by its name, `learning_rate`, `seconds`, `is_best`. An "
+        "epoch that is trained again comes again only if it came out differently"
+    ),
+    "early_stopping.updated": "what the job shows as `early_stopping`, after each epoch that was looked at",
+    "diagnosis.changed": "what the job shows as `diagnosis`, when its verdict has changed",
+    "checkpoint.saved": (
+        "`epoch` and `iteration` (the newest completed in it), `bytes`, `reason` (`epoch`, `time`, `pause`, "
+        "`shutdown` or `cancel`), `is_best`"
+    ),
+    "checkpoint.restored": (
+        "`attempt`, `epoch` and `iteration` (0 when none could be used), `saved_by_attempt`, `saved_at`, "
+        "`skipped` (newer ones that could not be used: `file`, `reason`)"
+    ),
+    "checkpoint.failed": "`code`, `message`: it could not be written; training goes on without it",
+    "spec.amended": (
+        "`changes` (dotted field: new value), `epoch` and `iteration` (the newest completed when it took effect)"
+    ),
+    "job.paused": "`epoch`, `iteration` (both the newest completed), `attempt`: the device is free",
+    "job.resumed": "`epoch`, `iteration`: queued, to go on from there",
+    "attempt.lost": "`attempt`, `reason`, `retry_in_seconds`: queued again, or null: paused, as was asked for",
+    "job.succeeded": _ENDED,
+    "job.failed": _ENDED,
+    "job.cancelled": _ENDED,
+}
+"""What the `data` of each type holds, for people."""
 
 
 class Event(Response):

@@ -1,17 +1,27 @@
 """The job as callers see it."""
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Final, Literal, Self, get_args
 
-from pydantic import Field
+from pydantic import Field, field_validator, model_validator
 
 from epochd.contract.base import Request, Response, Timestamp
-from epochd.contract.spec import JobSpec
+from epochd.contract.spec import (
+    EarlyStopping,
+    Epochs,
+    JobSpec,
+    LearningRate,
+    Name,
+    Optimizer,
+    Priority,
+    Tags,
+)
 
 Status = Literal["queued", "running", "paused", "succeeded", "failed", "cancelled"]
 StopReason = Literal["completed", "early_stopped", "target_reached", "time_limit", "cancelled", "failed"]
 Verdict = Literal["underfitting", "good_fit", "overfitting", "diverging", "undetermined"]
 ErrorCategory = Literal["spec", "data", "out_of_memory", "numeric", "infrastructure", "time_limit"]
 Keep = Literal["best", "last", "nothing"]
+RetrySource = Literal["checkpoint", "scratch"]
 
 
 class Plan(Response):
@@ -133,6 +143,8 @@ class Job(Response):
     started_at: Timestamp | None
     finished_at: Timestamp | None
     cancel_requested_at: Timestamp | None
+    pause_requested_at: Timestamp | None
+    """Null again once the job is paused, or the pause was withdrawn by resuming it."""
 
 
 class JobList(Response):
@@ -149,6 +161,87 @@ class CancelRequest(Request):
     """Which weights the artifacts will hold."""
     grace_seconds: float = Field(30, ge=0, le=86_400)
     """How long the job may take to save its weights before its process is killed."""
+
+
+class PauseRequest(Request):
+    """How to pause a job: there is nothing to choose."""
+
+
+class ResumeRequest(Request):
+    """How to resume a job: there is nothing to choose."""
+
+
+class RetryRequest(Request):
+    """Where a failed or cancelled job is to begin again."""
+
+    source: RetrySource = Field("checkpoint", alias="from")
+    """`checkpoint`: the newest that can be used, or where there is none the first iteration. `scratch`: the
+    first iteration, as if nothing had been trained."""
+
+
+class OptimizerPatch(Request):
+    """What of an optimizer can be amended."""
+
+    FIXED: ClassVar[frozenset[str]] = frozenset(
+        name for kind in get_args(get_args(Optimizer)[0]) for name in kind.model_fields
+    ) - {"learning_rate"}
+
+    learning_rate: LearningRate
+    """The base of the schedule, which goes on from where it is. Takes effect at the next iteration."""
+
+
+AMENDABLE: Final = "name, tags, priority, epochs, optimizer.learning_rate and early_stopping"
+
+
+def _as_a_patch(schema: dict[str, Any]) -> None:
+    """Say in the schema what ``_refuse_null`` and ``_refuse_nothing`` do: null is a value of two fields only."""
+    for name, field in schema["properties"].items():
+        del field["default"]
+        if name not in {"name", "early_stopping"}:
+            field.update(next(kind for kind in field.pop("anyOf") if kind != {"type": "null"}))
+    schema["minProperties"] = 1
+
+
+class JobPatch(Request, json_schema_extra=_as_a_patch):
+    """How to amend a job that is not done. What is left out stays as it is.
+
+    Each key that is sent replaces the spec's field of that name, whole; of the optimizer it is the learning rate
+    alone.
+    """
+
+    # A field was sent if it is in `model_fields_set`: null is a value of `name` and of `early_stopping`. The others
+    # are None only when they were left out.
+
+    FIXED: ClassVar[frozenset[str]] = frozenset(JobSpec.model_fields) - {
+        "name", "tags", "priority", "epochs", "optimizer", "early_stopping"
+    }  # fmt: skip
+
+    name: Name | None = None
+    """`null` takes the name away."""
+    tags: Tags | None = None
+    """All of the tags that the job is to have."""
+    priority: Priority | None = None
+    """Counts when the job is next claimed."""
+    epochs: Epochs | None = None
+    """More than are completed. Takes effect at the end of the running epoch: one more epoch can be asked for
+    during the last one."""
+    optimizer: OptimizerPatch | None = None
+    early_stopping: EarlyStopping | None = None
+    """The whole policy, or `null` for none. Takes effect at the end of the running epoch. While `monitor` and
+    `mode` stay the same, what was seen so far still counts; another monitor begins afresh."""
+
+    @field_validator("tags", "priority", "epochs", "optimizer", mode="before")
+    @classmethod
+    def _refuse_null(cls, value: Any) -> Any:
+        if value is None:
+            raise ValueError("must not be null: leave it out to keep what it is")
+        return value
+
+    @model_validator(mode="after")
+    def _refuse_nothing(self) -> Self:
+        if not self.model_fields_set:
+            raise ValueError(f"must change something; {AMENDABLE} can be amended")
+        return self
 
 
 class Artifact(Response):

@@ -21,6 +21,9 @@ TagValue = Annotated[str, StringConstraints(max_length=256, pattern=PRINTABLE)]
 LayerSize = Annotated[int, Field(ge=1, le=65_536)]
 LearningRate = Annotated[float, Field(gt=0, le=1e6)]
 Seed = Annotated[int, Field(ge=0, le=2**63 - 1)]
+Epochs = Annotated[int, Field(ge=1, le=MAX_EPOCHS)]
+Priority = Annotated[int, Field(ge=-1000, le=1000)]
+Tags = Annotated[dict[TagKey, TagValue], Field(max_length=64)]
 
 
 class SyntheticDataset(Request):
@@ -213,12 +216,17 @@ class EarlyStopping(Request):
 class Checkpoint(Request):
     """How often training saves everything that it resumes from.
 
-    Kept and echoed, but without effect yet: a job that was interrupted starts again at its first iteration.
+    Whatever is chosen here, an interrupted job ends with the same metrics and weights, bit for bit on CPU, as
+    one that was left alone: the rest of this only says how much is trained again. A pause, a cancellation and
+    the shutdown of a worker save one more. Training does not wait for the disk.
     """
 
-    every_epochs: Annotated[int, Field(ge=1, le=MAX_EPOCHS)] = 1
+    every_epochs: Epochs = 1
+    """At the end of every so many epochs. Epochs shorter than a second share a checkpoint."""
     every_seconds: Annotated[float, Field(ge=1, le=86_400)] = 60
+    """Within an epoch, when the last checkpoint is so old."""
     keep: Annotated[int, Field(ge=1, le=1000)] = 2
+    """The newest so many stay on the disk, and the one of the best epoch besides."""
 
 
 class JobSpec(Request):
@@ -228,7 +236,7 @@ class JobSpec(Request):
     dataset: Dataset
     model: Model | None = None
     """By default an `mlp` that fits the data set."""
-    epochs: Annotated[int, Field(ge=1, le=MAX_EPOCHS)]
+    epochs: Epochs
     """Passes over the training samples, at most."""
     batch_size: Annotated[int, Field(ge=1, le=MAX_SAMPLES)]
     """Samples in one mini-batch."""
@@ -248,8 +256,8 @@ class JobSpec(Request):
     checkpoint: Checkpoint = Checkpoint()
     max_runtime_seconds: Annotated[float, Field(gt=0, le=10**9)] | None = None
     max_attempts: Annotated[int, Field(ge=1, le=100)] = 3
-    priority: Annotated[int, Field(ge=-1000, le=1000)] = 0
+    priority: Priority = 0
     """Jobs of higher priority start first; among equals the oldest."""
-    tags: Annotated[dict[TagKey, TagValue], Field(max_length=64, default_factory=dict)]
+    tags: Annotated[Tags, Field(default_factory=dict)]
     webhook: None = None
     """Reserved; only `null` is accepted."""
