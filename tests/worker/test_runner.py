@@ -7,22 +7,23 @@ from tests.worker.conftest import DIGITS
 
 from epochd.jobs.claim import claim
 from epochd.store import attempts
+from epochd.training import weights
 from epochd.worker import runner
 from epochd.worker.order import AttemptOrder
 
 
 @pytest.fixture
-def order(database, database_url, data_dir, queue):
+def order(database, database_url, folders, queue):
     queue(DIGITS, epochs=1)
     taken = claim(database, worker="worker", device="cpu", lease_seconds=3)
-    return AttemptOrder.of(taken, database_url=database_url, artifacts_dir=data_dir, lease_seconds=3)
+    return AttemptOrder.of(taken, database_url=database_url, folders=folders, lease_seconds=3)
 
 
-@pytest.mark.parametrize("slow", ["runner.prepare_data", "runner.weights.save"])
+@pytest.mark.parametrize("slow", ["runner.prepare_data", "weights.save"])
 def test_the_lease_is_renewed_however_long_reading_data_or_writing_weights_takes(
     database, order, monkeypatch, slow
 ):
-    module, name = (runner.weights, "save") if "save" in slow else (runner, "prepare_data")
+    module, name = (weights, "save") if "save" in slow else (runner, "prepare_data")
     real = getattr(module, name)
 
     def expires():

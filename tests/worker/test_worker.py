@@ -1,9 +1,7 @@
 import itertools
 import signal
-import threading
 import time
 
-import orjson
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -103,23 +101,6 @@ def test_a_loss_that_is_not_finite_fails_the_job_and_names_the_iteration(
     assert row.attempt == 1
 
 
-def test_a_killed_runner_is_made_again_and_leaves_one_true_curve(
-    database, queue, start_worker, wait_until, wait_done, job_row
-):
-    job = queue(ENDLESS, epochs=20, max_attempts=2)
-    start_worker()
-    wait_until(job, lambda row: row.iteration > 0)
-    for runner in runners():
-        runner.send_signal(signal.SIGKILL)
-    row = wait_done(job)
-    assert (row.status, row.attempt) == ("succeeded", 2)
-    with database.read() as tx:
-        assert [one.outcome for one in attempts.of_job(tx, job.number)] == ["lost", "succeeded"]
-        columns = orjson.loads(recorded.iterations_json(tx, row, after=0, limit=100_000))["columns"]
-    assert columns["iteration"] == list(range(1, row.plan["total_iterations"] + 1))
-    assert "attempt.lost" in event_types(database, job)
-
-
 def test_a_runner_killed_at_its_last_attempt_fails_the_job(queue, start_worker, wait_until, wait_done):
     job = queue(ENDLESS, max_attempts=1)
     start_worker()
@@ -202,20 +183,6 @@ def test_two_slots_train_two_jobs_at_once(database, queue, start_worker, wait_un
     for job in jobs:
         cancel(database, job.id, keep="nothing", grace_seconds=0)
         wait_done(job)
-
-
-def test_a_worker_that_stops_gives_its_job_back(queue, start_worker, wait_until, wait_done, job_row):
-    job = queue(ENDLESS, epochs=20, max_attempts=1)
-    first = start_worker()
-    wait_until(job, lambda row: row.iteration > 0)
-    first.stop()
-    for thread in threading.enumerate():
-        if thread.name == "worker":  # its fork server is this process's, and goes last
-            thread.join(30)
-    assert job_row(job).status == "queued"
-    start_worker()
-    row = wait_done(job)
-    assert (row.status, row.attempt) == ("succeeded", 2)
 
 
 def test_a_database_that_reads_but_takes_no_writes_costs_no_attempt(

@@ -1,20 +1,39 @@
 """What one transaction of the recorder writes: blocks, epochs, events, and the job's row for those who poll."""
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from epochd.store import events, jobs, metrics
+from epochd.store import attempts, jobs, metrics
+from epochd.store.amendments import AmendmentRow
 from epochd.store.database import Transaction
-from epochd.store.events import NewEvent
 from epochd.store.metrics import NewEpoch
-from epochd.training.events import EpochCompleted, Event, IterationsCompleted
+from epochd.training.events import AmendmentApplied, EpochCompleted, IterationsCompleted
+from epochd.worker.announcements import Announcements
 from epochd.worker.blocks import BlockBuffer
+from epochd.worker.checkpointer import CheckpointFailed, CheckpointSaved
 from epochd.worker.order import AttemptOrder
+from epochd.worker.spool import Note
 
 RATE_ITERATIONS = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Began:
+    """Training is about to begin, after iteration ``iteration`` and ``epoch`` completed epochs; 0 is from scratch.
+
+    ``last_epoch`` is the newest completed one, ``elapsed_seconds`` what training took until then, ``restored`` what
+    ``Restored.as_dict()`` says: None when there was no checkpoint.
+    """
+
+    epoch: int
+    iteration: int
+    last_epoch: EpochCompleted | None
+    elapsed_seconds: float
+    restored: dict[str, Any] | None
 
 
 @dataclass(slots=True)
@@ -28,48 +47,101 @@ class _Snapshot:
     early_stopping: dict[str, Any] | None = None
     diagnosis: dict[str, Any] | None = None
 
+    def complete(self, event: EpochCompleted) -> None:
+        """Show an epoch as the newest one."""
+        self.epoch = event.epoch
+        self.metrics = dict(event.metrics)
+        self.early_stopping = event.early_stopping.as_dict() if event.early_stopping else None
+        self.diagnosis = event.diagnosis.as_dict()
+
 
 class Batch:
-    """Gathers engine events until they are committed, and then forgets them; what fails to commit stays."""
+    """Gathers notes until they are committed, and then forgets them; what fails to commit stays.
+
+    Until training begins it writes nothing: the job shows what it showed before.
+    """
 
     def __init__(self, order: AttemptOrder, device: str) -> None:
         self._order = order
         self._device = device
-        self._started = time.monotonic()
+        self._per_epoch = int(order.plan["iterations_per_epoch"])
+        self._total_iterations = int(order.plan["total_iterations"])
+        self._changes: dict[int, dict[str, Any]] = {}
+        self.amend(order.amendments)
+        self._began: Began | None = None
+        self._is_begun_in_store = False
+        self._began_at = time.monotonic()
         self._blocks = BlockBuffer()
         self._epochs: list[NewEpoch] = []
-        self._events: list[NewEvent] = []
+        self._announcements = Announcements(
+            order.job_number, earlier=range(order.restarted_after + 1, order.attempt)
+        )
         self._now = _Snapshot()
         self._oldest: float | None = None
 
-    def start_clock(self) -> None:
-        """Count elapsed and remaining time from now on."""
-        self._started = time.monotonic()
+    def amend(self, rows: Sequence[AmendmentRow]) -> None:
+        """Learn of amendments that training will make."""
+        for row in rows:
+            self._changes[row.number] = row.changes
+            if row.field == "epochs":
+                self._total_iterations = self._per_epoch * int(row.value)
 
-    def take(self, taken: list[Event], oldest: float | None) -> None:
-        """Add engine events; ``oldest`` is when the first of them came, by the monotonic clock."""
-        self._oldest = self._oldest or oldest
-        for event in taken:
-            if isinstance(event, IterationsCompleted):
-                self._take_iterations(event)
-            elif isinstance(event, EpochCompleted):
-                self._take_epoch(event)
+    def take(self, notes: Sequence[Note]) -> None:
+        """Add notes, in their order."""
+        for note in notes:
+            self._oldest = self._oldest or note.at
+            self._take(note)
+
+    def _take(self, note: Note) -> None:
+        match note.event:
+            case IterationsCompleted():
+                self._take_iterations(note.event)
+            case EpochCompleted():
+                self._take_epoch(note.event)
+            case AmendmentApplied():
+                self._announcements.add_amendment(note.event, self._changes[note.event.number])
+            case CheckpointSaved() | CheckpointFailed():
+                self._take_checkpoint(note.event)
+            case Began():
+                self._begin(note.event, note.at)
+
+    @property
+    def position(self) -> tuple[int, int] | None:
+        """The newest epoch and iteration in it; None before training begins."""
+        return (self._now.epoch, self._now.iteration) if self._began is not None else None
 
     def write(self, tx: Transaction) -> None:
         """Write everything not yet committed, in the caller's transaction."""
+        if self._began is None:
+            return
         order = self._order
-        per_epoch = int(order.plan["iterations_per_epoch"])
-        metrics.record_iterations(tx, order.attempt_id, per_epoch, self._blocks.unwritten())
+        if not self._is_begun_in_store:
+            attempts.begin(tx, order.attempt_id, self._began.iteration + 1, self._began.restored)
+        metrics.record_iterations(tx, order.attempt_id, self._per_epoch, self._blocks.unwritten())
         metrics.record_epochs(tx, order.attempt_id, self._epochs)
         jobs.record_progress(tx, order.job_number, attempt=order.attempt, **self._row())
-        events.append_many(tx, order.job_number, self._events)
+        self._announcements.write(tx, self._epochs)
 
     def written(self) -> None:
         """Forget what has been committed."""
+        self._is_begun_in_store = self._began is not None
         self._blocks.written()
         self._epochs = []
-        self._events = []
+        self._announcements.written()
         self._oldest = None
+
+    def _begin(self, began: Began, at: float) -> None:
+        self._began, self._began_at = began, at
+        self._blocks = BlockBuffer(after=began.iteration)
+        self._now = _Snapshot(epoch=began.epoch, iteration=began.iteration)
+        if began.last_epoch is not None:
+            self._now.complete(began.last_epoch)
+        if began.restored is not None:
+            self._announcements.add("checkpoint.restored", self._restored(began.restored), began.iteration)
+
+    def _restored(self, restored: dict[str, Any]) -> dict[str, Any]:
+        told = {"saved_by_attempt" if name == "attempt" else name: value for name, value in restored.items()}
+        return {"attempt": self._order.attempt, **told}
 
     def _take_iterations(self, event: IterationsCompleted) -> None:
         self._blocks.add(event)
@@ -78,9 +150,8 @@ class Batch:
         self._now.samples_per_second = round(float(np.nanmedian(rates)), 1) if len(rates) else None
 
     def _take_epoch(self, event: EpochCompleted) -> None:
-        now = self._now
-        stopping = event.early_stopping.as_dict() if event.early_stopping else None
-        diagnosis = event.diagnosis.as_dict()
+        before = self._now.diagnosis["verdict"] if self._now.diagnosis else "undetermined"
+        self._now.complete(event)
         self._epochs.append(
             NewEpoch(
                 epoch=event.epoch,
@@ -91,19 +162,21 @@ class Batch:
                 is_best=event.is_best,
             )
         )
-        self._announce("epoch.completed", _epoch_data(event), event.iteration)
-        if stopping is not None:
-            self._announce("early_stopping.updated", stopping, event.iteration)
-        before = now.diagnosis["verdict"] if now.diagnosis else "undetermined"
-        if before != diagnosis["verdict"]:
-            self._announce("diagnosis.changed", diagnosis, event.iteration)
-        now.epoch = event.epoch
-        now.metrics = dict(event.metrics)
-        now.early_stopping = stopping
-        now.diagnosis = diagnosis
+        self._announce_epoch(event, before)
 
-    def _announce(self, kind: str, data: dict[str, Any], iteration: int) -> None:
-        self._events.append(NewEvent(kind, data, iteration))
+    def _announce_epoch(self, event: EpochCompleted, verdict_before: str) -> None:
+        told = [("epoch.completed", _epoch_data(event))]
+        if self._now.early_stopping is not None:
+            told.append(("early_stopping.updated", self._now.early_stopping))
+        diagnosis = event.diagnosis.as_dict()
+        if verdict_before != diagnosis["verdict"]:
+            told.append(("diagnosis.changed", diagnosis))
+        for kind, data in told:
+            self._announcements.add(kind, data, event.iteration, epoch=event.epoch)
+
+    def _take_checkpoint(self, report: CheckpointSaved | CheckpointFailed) -> None:
+        kind = "checkpoint.saved" if isinstance(report, CheckpointSaved) else "checkpoint.failed"
+        self._announcements.add(kind, report.as_dict(), self._now.iteration)
 
     def _row(self) -> dict[str, Any]:
         now = self._now
@@ -118,16 +191,24 @@ class Batch:
         }
 
     def _progress(self) -> dict[str, Any]:
-        elapsed = time.monotonic() - self._started
-        left = int(self._order.plan["total_iterations"]) - self._now.iteration
-        eta = elapsed / self._now.iteration * left if self._now.iteration else None
-        lag = time.monotonic() - self._oldest if self._oldest is not None else 0.0
+        assert self._began is not None, "nothing is written before training begins"
+        moment = time.monotonic()
+        lag = moment - self._oldest if self._oldest is not None else 0.0
         return {
+            "iteration": self._now.iteration,
             "samples_per_second": self._now.samples_per_second,
-            "elapsed_seconds": round(elapsed, 3),
-            "eta_seconds": round(eta, 3) if eta is not None else None,
+            "elapsed_seconds": round(self._began.elapsed_seconds + moment - self._began_at, 3),
+            "eta_seconds": self._eta_seconds(self._began, moment - self._began_at),
             "metrics_lag_seconds": round(lag, 3),
         }
+
+    def _eta_seconds(self, began: Began, seconds: float) -> float | None:
+        # At this attempt's own pace: an earlier one may have run elsewhere.
+        done = self._now.iteration - began.iteration
+        left = max(self._total_iterations - self._now.iteration, 0)
+        if not left:
+            return 0.0
+        return round(seconds / done * left, 3) if done else None
 
 
 def _epoch_data(event: EpochCompleted) -> dict[str, Any]:

@@ -10,11 +10,15 @@ from epochd.training.events import IterationsCompleted
 
 
 class BlockBuffer:
-    """Blocks not yet committed in their newest form; the last one is written again as it grows."""
+    """Blocks not yet committed in their newest form; the last one is written again as it grows.
 
-    def __init__(self) -> None:
+    Iterations are gathered from the one that follows ``after`` on: what a resumed attempt did not train itself is
+    not in its blocks.
+    """
+
+    def __init__(self, after: int = 0) -> None:
         self._blocks: dict[int, npt.NDArray[np.float32]] = {}
-        self._iteration = 0
+        self._after = self._iteration = after
 
     def add(self, event: IterationsCompleted) -> None:
         """Take a run of consecutive iterations, which may span several blocks."""
@@ -44,5 +48,8 @@ class BlockBuffer:
         return self._blocks[block]
 
     def _block(self, number: int, array: npt.NDArray[np.float32]) -> Block:
-        count = min(self._iteration - number * BLOCK_ITERATIONS, BLOCK_ITERATIONS)
-        return Block(number, *array[:, :count])
+        before = number * BLOCK_ITERATIONS
+        start = max(self._after - before, 0)
+        stop = min(self._iteration - before, BLOCK_ITERATIONS)
+        loss, learning_rate, norm, rate = array[:, start:stop]
+        return Block(number, loss, learning_rate, norm, rate, first_iteration=before + start + 1)

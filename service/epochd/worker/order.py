@@ -1,18 +1,44 @@
 """What a worker hands to the process that runs an attempt. Plain data: it travels between processes."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
+from epochd.settings import Settings
+from epochd.store.amendments import AmendmentRow
+from epochd.store.curve import Recorded
 from epochd.store.jobs import Claim
 
 
 @dataclass(frozen=True, slots=True)
+class Folders:
+    """Where the files of all jobs are."""
+
+    artifacts: Path
+    checkpoints: Path
+    spool: Path
+
+    @classmethod
+    def of(cls, settings: Settings) -> Self:
+        """Take them from the settings, absolute: processes may differ in their working directories."""
+        return cls(
+            artifacts=settings.artifacts_dir.resolve(),
+            checkpoints=settings.checkpoints_dir.resolve(),
+            spool=(settings.data_dir / "spool").resolve(),
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class AttemptOrder:
-    """One attempt: which job, on which device, and where to record it."""
+    """One attempt: which job, on which device, and where to record it.
+
+    ``spec`` is what training began with, ``amendments`` what was asked for since; ``plan`` is as amended. Of what
+    earlier attempts left, ``recorded`` bounds what may be resumed from; those up to ``restarted_after`` do not count.
+    ``cancel_keep`` is there when the attempt is only to bring out weights.
+    """
 
     database_url: str
-    artifacts_dir: Path
+    folders: Folders
     attempt_id: int
     attempt: int
     job_number: int
@@ -24,6 +50,10 @@ class AttemptOrder:
     threads: int
     lease_seconds: float
     log_level: str
+    recorded: Recorded = field(default_factory=Recorded)
+    restarted_after: int = 0
+    amendments: tuple[AmendmentRow, ...] = ()
+    cancel_keep: str | None = None
 
     @classmethod
     def of(  # noqa: PLR0913 - each is one fact, all but the first by name
@@ -31,7 +61,7 @@ class AttemptOrder:
         taken: Claim,
         *,
         database_url: str,
-        artifacts_dir: Path,
+        folders: Folders,
         lease_seconds: float,
         threads: int = 1,
         log_level: str = "info",
@@ -42,16 +72,20 @@ class AttemptOrder:
         assert job.device is not None, "a claim names its device"
         return cls(
             database_url=database_url,
-            artifacts_dir=artifacts_dir,
+            folders=folders,
             attempt_id=taken.attempt_id,
             attempt=taken.attempt,
             job_number=job.number,
             job_id=job.id,
-            spec=job.spec,
+            spec=job.initial_spec or job.spec,
             plan=job.plan,
             worker=job.worker,
             device=job.device,
             threads=threads,
             lease_seconds=lease_seconds,
             log_level=log_level,
+            recorded=taken.recorded,
+            restarted_after=job.restarted_after,
+            amendments=taken.amendments,
+            cancel_keep=job.cancel_keep,
         )

@@ -10,6 +10,8 @@ from epochd.contract.spec import Schedule as ScheduleSpec
 from epochd.datasets import builtin
 from epochd.datasets.catalogue import DatasetInfo
 from epochd.datasets.preprocessing import Preprocessing
+from epochd.store.amendments import AmendmentRow
+from epochd.training.amendments import Amendment
 from epochd.training.config import (
     EarlyStoppingConfig,
     ModelConfig,
@@ -79,6 +81,14 @@ def device_of(spec: JobSpec, slot: str) -> str:
     if spec.device == "auto" or (spec.device == "cuda" and slot.startswith("cuda")):
         return slot
     return spec.device
+
+
+def amendment(row: AmendmentRow) -> Amendment:
+    """Translate an amendment for the engine; one that took effect before does so again after the same iteration."""
+    value = row.value
+    if row.field == "early_stopping" and value is not None:
+        value = _early_stopping(EarlyStopping.model_validate(value))
+    return Amendment(row.number, row.field, value, row.iteration)
 
 
 def _model(spec: ModelSpec, info: DatasetInfo) -> ModelConfig:

@@ -3,21 +3,27 @@
 It lives as long as the attempt, and writes even when there is nothing new: that is what keeps the lease.
 
 Whatever has gathered since the last write goes into one transaction, which begins by renewing the attempt's lease: a
-recorder whose attempt is no longer its own writes nothing, and learns in the same round trip whether to stop.
+recorder whose attempt is no longer its own writes nothing, and learns in the same round trip what is asked of it.
+After the database was away it catches up in portions, so that each transaction stays small.
 """
 
 import logging
 import threading
 import time
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from epochd.errors import AttemptLostError, DatabaseUnavailableError
-from epochd.store import attempts
+from epochd.store import amendments, attempts
+from epochd.store.amendments import AmendmentRow
 from epochd.store.database import Database
 from epochd.training.events import Event
-from epochd.worker.batch import Batch
+from epochd.training.trainer import Trainer
+from epochd.worker.batch import Batch, Began
+from epochd.worker.checkpointer import CheckpointFailed, CheckpointSaved
+from epochd.worker.control import Control
 from epochd.worker.order import AttemptOrder
+from epochd.worker.spool import Note, Spool
 
 log = logging.getLogger("epochd.runner")
 
@@ -27,34 +33,29 @@ WRITE_EVERY_SECONDS = 0.2
 """Shortest time between two writes. The thread shares Python's lock with training: each write costs it milliseconds."""
 CONTROL_SECONDS = 2.0
 """Longest time after which a cancellation is seen, however slow an iteration is."""
-
-
-class Control:
-    """What the recorder has learned from the database, read by the training loop."""
-
-    def __init__(self) -> None:
-        self.lost = False
-        self.cancel_keep: str | None = None
-
-    @property
-    def stop(self) -> bool:
-        """Whether training should end now."""
-        return self.lost or self.cancel_keep is not None
+PORTION_NOTES = 1000
+PORTION_BYTES = 2 * 2**20
+"""At most so much goes into one transaction."""
 
 
 class Recorder:
-    """Use it as a context: leaving it writes all that is left, and raises ``AttemptLostError`` if it may not."""
+    """Use it as a context: leaving it writes all that is left, and raises ``AttemptLostError`` if it may not.
+
+    ``recorded`` is (epoch, iteration), the newest that the database holds.
+    """
 
     def __init__(self, db: Database, order: AttemptOrder, device: str) -> None:
-        self.control = Control()
+        self.control = Control(order.cancel_keep)
+        self.recorded = (order.recorded.epoch, order.recorded.iteration)
         self._db = db
         self._order = order
         self._batch = Batch(order, device)
+        self._amendments_known = max((row.number for row in order.amendments), default=0)
         self._renew_every_seconds = min(order.lease_seconds / 3, CONTROL_SECONDS)
         self._changed = threading.Condition()
-        self._events: list[Event] = []
-        self._oldest: float | None = None
+        self._spool = Spool(order.folders.spool)
         self._leaving = False
+        self._write_number = 1
         self._written_at = -WRITE_EVERY_SECONDS
         self._crash: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="recorder", daemon=True)
@@ -72,20 +73,31 @@ class Recorder:
             self._leaving = True
             self._changed.notify()
         self._thread.join()
+        self._spool.close()
         if self._crash is not None:
             raise self._crash
         if self.control.lost:
             raise AttemptLostError("The attempt was ended by somebody else.")
 
-    def start_clock(self) -> None:
-        """Count elapsed and remaining time from now on: training begins."""
-        self._batch.start_clock()
+    def begin(self, trainer: Trainer, restored: dict[str, Any] | None) -> None:
+        """Let training begin where the trainer stands; time is counted from now on.
 
-    def record(self, event: Event) -> None:
-        """Take an event; returns at once."""
+        Call it once, before the first ``record``. Until then the job shows what it showed before.
+        """
+        self.record(
+            Began(
+                epoch=trainer.epochs_completed,
+                iteration=trainer.position.iteration,
+                last_epoch=trainer.last_epoch,
+                elapsed_seconds=trainer.elapsed_seconds,
+                restored=restored,
+            )
+        )
+
+    def record(self, event: Event | Began | CheckpointSaved | CheckpointFailed) -> None:
+        """Take an event; returns at once. Any thread may call it."""
         with self._changed:
-            self._events.append(event)
-            self._oldest = self._oldest or time.monotonic()
+            self._spool.append(Note(time.monotonic(), event))
             self._changed.notify()
 
     def _run(self) -> None:
@@ -103,14 +115,14 @@ class Recorder:
         with self._changed:
             # The first write comes at once: somebody waits for a sign of life. Leaving ends both waits.
             self._changed.wait_for(
-                lambda: self._leaving, self._written_at + WRITE_EVERY_SECONDS - time.monotonic()
+                lambda: self._leaving or len(self._spool) > PORTION_NOTES,
+                self._written_at + WRITE_EVERY_SECONDS - time.monotonic(),
             )
-            self._changed.wait_for(lambda: self._leaving or self._events, self._renew_every_seconds)
-            if self._leaving and not self._events:
+            self._changed.wait_for(lambda: self._leaving or len(self._spool), self._renew_every_seconds)
+            if self._leaving and not len(self._spool):
                 return False
-            taken, self._events = self._events, []
-            oldest, self._oldest = self._oldest, None
-        self._batch.take(taken, oldest)
+            taken = self._spool.take(PORTION_NOTES, PORTION_BYTES)
+        self._batch.take(taken)
         return True
 
     def _write_patiently(self) -> None:
@@ -130,7 +142,20 @@ class Recorder:
     def _write(self) -> None:
         with self._db.write() as tx:
             control = attempts.renew(tx, self._order.attempt_id, self._order.lease_seconds)
-            self._batch.write(tx)
+            # A commit whose answer was lost may have been made: the same batch comes again under the same number.
+            if attempts.first_time(tx, self._order.attempt_id, self._write_number):
+                self._batch.write(tx)
+            asked: list[AmendmentRow] = []
+            if control.amendments > self._amendments_known:
+                asked = amendments.of_job(tx, self._order.job_number, self._amendments_known)
+        self._written(control, asked)
+
+    def _written(self, control: attempts.Control, asked: list[AmendmentRow]) -> None:
+        self._write_number += 1
         self._batch.written()
         self._written_at = time.monotonic()
-        self.control.cancel_keep = control.cancel_keep
+        self.recorded = self._batch.position or self.recorded
+        if asked:
+            self._amendments_known = asked[-1].number
+            self._batch.amend(asked)
+        self.control.heard(control, asked)

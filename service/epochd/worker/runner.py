@@ -1,52 +1,57 @@
-"""What a runner process does: load the data, train, record, and keep the weights."""
+"""What a runner process does: load the data, resume or begin, train, record, and keep the weights."""
 
 import logging
-import platform
 import secrets
 from contextlib import closing
-from typing import Any
+from typing import Literal
 
-import torch
-
-import epochd
 from epochd.contract.spec import JobSpec
 from epochd.errors import AttemptLostError, InfrastructureError, TrainingError
-from epochd.jobs.complete import Outcome, error_dict
-from epochd.store.artifacts import NewArtifact
+from epochd.jobs.complete import Outcome
 from epochd.store.database import Database
 from epochd.training import device as devices
-from epochd.training import weights
-from epochd.training.events import Selection, Stopped
+from epochd.training.checkpoint import CheckpointFolder
 from epochd.training.trainer import Trainer
+from epochd.worker.checkpointer import Checkpointer, HeaderFacts
+from epochd.worker.drain import Drain
 from epochd.worker.memory import require_memory
 from epochd.worker.order import AttemptOrder
-from epochd.worker.prepare import PreparedData, device_of, prepare_data, training_config
+from epochd.worker.prepare import PreparedData, amendment, device_of, prepare_data, training_config
 from epochd.worker.recorder import Recorder
+from epochd.worker.restore import Restoration, Wanted, fingerprint, restore
+from epochd.worker.results import Results, failed
 
 log = logging.getLogger("epochd.runner")
 
+Leave = Literal["cancel", "pause", "shutdown"]
 
-def run_attempt(order: AttemptOrder) -> Outcome | None:
-    """Run one attempt to its end. None means that it was lost to somebody else: there is nothing to report."""
+
+def run_attempt(order: AttemptOrder, drain: Drain | None = None) -> Outcome | None:
+    """Run one attempt to its end, or until somebody asks it to leave.
+
+    None means that it was lost to somebody else: there is nothing to report.
+    """
     try:
         with closing(Database(order.database_url)) as db:
-            return Attempt(order, db).run()
+            return Attempt(order, db, drain or Drain()).run()
     except AttemptLostError:
         log.warning("%s: attempt %s was lost; its results are dropped", order.job_id, order.attempt)
         return None
     except TrainingError as error:
-        return _failed(error)
+        return failed(error)
     except Exception as error:  # noqa: BLE001 - whatever happens, the job must end, and say so
-        return _failed(_unexpected(order, error))
+        return failed(_unexpected(order, error))
 
 
 class Attempt:
     """One execution of a job."""
 
-    def __init__(self, order: AttemptOrder, db: Database) -> None:
+    def __init__(self, order: AttemptOrder, db: Database, drain: Drain) -> None:
         self._order = order
         self._db = db
+        self._drain = drain
         self._spec = JobSpec.model_validate(order.spec)
+        self._folder = CheckpointFolder(order.folders.checkpoints / order.job_id)
 
     def run(self) -> Outcome:
         """Train, and keep the weights that the spec, or the caller who cancelled, asked for."""
@@ -57,87 +62,86 @@ class Attempt:
 
     def _run(self, recorder: Recorder) -> Outcome:
         data = prepare_data(self._spec)
-        config = training_config(self._spec, data.info, self._order.device)
-        require_memory(config)
-        trainer = Trainer(config, data.training)
+        wanted = self._wanted(data)
+        restoration = self._restore(data, wanted)
+        trainer = restoration.trainer
+        recorder.begin(trainer, restoration.restored.as_dict() if restoration.restored else None)
+        results = Results(self._order, data, trainer)
         try:
-            stop_reason, keep = self._train(trainer, recorder)
+            with self._checkpointer(restoration, wanted, recorder) as checkpointer:
+                leave = self._train(trainer, recorder, checkpointer)
         except TrainingError as error:
-            return self._fail(error, trainer, data)
-        return self._finish(stop_reason, keep, trainer, data)
+            return results.failed(error)
+        return self._outcome(leave, results, recorder)
 
-    def _train(self, trainer: Trainer, recorder: Recorder) -> tuple[str, str | None]:
-        stop_reason = "cancelled"
-        recorder.start_clock()
-        with closing(trainer.run()) as events:
-            for event in events:
-                recorder.record(event)
-                if isinstance(event, Stopped):
-                    stop_reason = event.reason
-                if recorder.control.stop:
-                    break
+    def _wanted(self, data: PreparedData) -> Wanted:
+        order = self._order
+        identity = fingerprint(order.spec, data.digest)
+        return Wanted(order.attempt, order.recorded, identity, order.threads, order.restarted_after)
+
+    def _restore(self, data: PreparedData, wanted: Wanted) -> Restoration:
+        order = self._order
+        config = training_config(self._spec, data.info, order.device)
+        require_memory(config)
+
+        def make_trainer() -> Trainer:
+            trainer = Trainer(config, data.training)
+            for row in order.amendments:
+                trainer.amend(amendment(row))
+            return trainer
+
+        return restore(self._folder, wanted, make_trainer)
+
+    def _checkpointer(self, restoration: Restoration, wanted: Wanted, recorder: Recorder) -> Checkpointer:
+        facts = HeaderFacts(
+            job_id=self._order.job_id,
+            attempt=self._order.attempt,
+            fingerprint=wanted.fingerprint,
+            threads=restoration.threads,
+            restored=restoration.restored,
+        )
+        return Checkpointer(
+            self._folder,
+            self._spec.checkpoint,
+            facts,
+            recorded=lambda: recorder.recorded,
+            report=recorder.record,
+        )
+
+    def _train(self, trainer: Trainer, recorder: Recorder, checkpointer: Checkpointer) -> Leave | None:
+        """Train to the end, then return None; or until somebody wants it to stop, then save, and return why."""
+        leave = self._leave(trainer, recorder)
+        if leave is None:
+            with closing(trainer.run()) as events:
+                for event in events:
+                    recorder.record(event)
+                    checkpointer.look(event, trainer)
+                    for row in recorder.control.new_amendments():
+                        trainer.amend(amendment(row))
+                    if leave := self._leave(trainer, recorder):
+                        break
+        if leave is not None and recorder.control.cancel_keep != "nothing":
+            checkpointer.save_now(leave, trainer)
+        return leave
+
+    def _leave(self, trainer: Trainer, recorder: Recorder) -> Leave | None:
+        """Why to leave the loop. What has come to its own end is finished, whatever else was asked."""
         if recorder.control.lost:
             raise AttemptLostError("The attempt was ended by somebody else.")
-        return stop_reason, recorder.control.cancel_keep
+        if trainer.stop_reason is not None:
+            return None
+        return recorder.control.leave or ("shutdown" if self._drain.asked else None)
 
-    def _finish(self, stop_reason: str, keep: str | None, trainer: Trainer, data: PreparedData) -> Outcome:
-        if stop_reason != "cancelled":
-            return self._keep("succeeded", stop_reason, trainer.final_selection(), trainer, data)
-        if keep == "nothing" or not trainer.position.iteration:
-            return Outcome("cancelled", "cancelled")
-        selection = trainer.select("last" if keep == "last" else "best")
-        return self._keep("cancelled", "cancelled", selection, trainer, data)
-
-    def _fail(self, error: TrainingError, trainer: Trainer, data: PreparedData) -> Outcome:
-        """Fail, but keep the best weights from before the failure: they are good, and cost somebody hours."""
-        selection = trainer.select("best")
-        if selection.metric is None:  # no epoch was validated before: these would be the weights that failed
-            return _failed(error)
-        kept = self._keep("failed", "failed", selection, trainer, data)
-        return Outcome("failed", "failed", kept.selected_checkpoint, error_dict(error), kept.artifacts)
-
-    def _keep(
-        self, status: Any, stop_reason: str, selection: Selection, trainer: Trainer, data: PreparedData
-    ) -> Outcome:
-        folder = self._order.artifacts_dir / self._order.job_id / f"attempt-{self._order.attempt}"
-        saved = weights.save(
-            folder,
-            trainer.model,
-            architecture=trainer.layers,
-            preprocessing=data.preprocessing.as_dict(),
-            classes=list(data.info.classes) if data.info.classes else None,
-            task=data.info.task,
-            input_shape=data.info.shape,
-            selection=selection.as_dict(),
-            extra=self._provenance(data),
-        )
-        files = tuple(
-            NewArtifact(
-                name=file.name,
-                path=str(file.path.relative_to(self._order.artifacts_dir)),
-                media_type=file.media_type,
-                bytes=file.bytes,
-                sha256=file.sha256,
-            )
-            for file in saved
-        )
-        return Outcome(status, stop_reason, selection.as_dict(), artifacts=files)
-
-    def _provenance(self, data: PreparedData) -> dict[str, Any]:
-        return {
-            "job": self._order.job_id,
-            "attempt": self._order.attempt,
-            "dataset": {"name": data.info.name, "digest": data.digest},
-            "versions": {
-                "epochd": epochd.__version__,
-                "torch": torch.__version__,
-                "python": platform.python_version(),
-            },
-        }
-
-
-def _failed(error: TrainingError) -> Outcome:
-    return Outcome("failed", "failed", error=error_dict(error))
+    def _outcome(self, leave: Leave | None, results: Results, recorder: Recorder) -> Outcome:
+        match leave:
+            case None:
+                return results.finished()
+            case "cancel":
+                return results.cancelled(recorder.control.cancel_keep)
+            case "pause":
+                return Outcome("paused")
+            case "shutdown":
+                return Outcome("released")
 
 
 def _unexpected(order: AttemptOrder, error: Exception) -> TrainingError:

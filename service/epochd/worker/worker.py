@@ -14,15 +14,20 @@ from epochd.store.database import Database
 from epochd.store.migrate import check_current
 from epochd.worker.deadline import exit_at_last
 from epochd.worker.executors.local import LocalExecutor
+from epochd.worker.follower import SlotConfig
 from epochd.worker.loop import Loop
+from epochd.worker.order import Folders
 from epochd.worker.presence import Presence, worker_id
 from epochd.worker.reaper import Reaper
-from epochd.worker.slots import Slot, SlotConfig
+from epochd.worker.slots import Slot
+from epochd.worker.sweep import sweep
 from epochd.worker.waker import Waker
 
 log = logging.getLogger("epochd.worker")
 
 STOP_POLL_SECONDS = 0.1
+DRAIN_SHARE = 0.7
+"""Part of the time for a shutdown in which runners may save what they have trained; the rest is for ending them."""
 
 
 class Worker:
@@ -52,6 +57,7 @@ class Worker:
         worker = worker_id()
         presence = Presence(self._db, worker, devices)
         presence.arrive()
+        self._sweep()
         self._loops = [
             self._waker,
             presence,
@@ -84,6 +90,12 @@ class Worker:
         self._executor.close()
         self._db.close()
 
+    def _sweep(self) -> None:
+        try:
+            sweep(self._settings.checkpoints_dir.resolve(), self._db)
+        except DatabaseUnavailableError as error:
+            log.warning("checkpoints of jobs that are over stay where they are: %s", error.message)
+
     def _devices(self) -> list[str]:
         index, count = self._share
         found = self._executor.devices(self._settings.device)
@@ -96,10 +108,11 @@ class Worker:
         config = SlotConfig(
             worker=worker,
             database_url=settings.resolved_database_url,
-            artifacts_dir=settings.artifacts_dir.resolve(),
+            folders=Folders.of(settings),
             threads=settings.threads or max(1, cores // (slots * self._share[1])),
             lease_seconds=settings.lease_seconds,
             retry_delay_seconds=settings.retry_delay_seconds,
+            drain_seconds=DRAIN_SHARE * settings.shutdown_seconds,
             log_level=settings.log_level,
         )
         return Slot(self._db, self._executor, config, device, self._waker)

@@ -9,8 +9,9 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 from importlib.machinery import ModuleSpec
-from multiprocessing import forkserver
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 from typing import Any
@@ -51,6 +52,12 @@ class RunningAttempt:
         except psutil.Error:
             return False
 
+    def drain(self) -> None:
+        """Ask the process to save what it has trained, and to end; returns at once, and may be called again."""
+        # ``terminate`` is a signal by number: once the process was reaped, it would reach whoever has that number now.
+        if self._process.is_alive():
+            self._process.terminate()
+
     def kill(self) -> None:
         """End the process now, and wait until it is gone."""
         self._process.kill()
@@ -77,6 +84,8 @@ class LocalExecutor:
 
     def __init__(self) -> None:
         self._context: ForkServerContext = multiprocessing.get_context("forkserver")
+        self._is_ready = False
+        self._getting_ready = threading.Lock()
 
     def start(self) -> None:
         """Start the fork server; it loads torch while this process goes on."""
@@ -84,13 +93,29 @@ class LocalExecutor:
         self._context.set_forkserver_preload([PRELOAD])
         forkserver.ensure_running()
 
+    def wait_until_ready(self) -> None:
+        """Wait until the fork server has loaded torch: a job claimed before that would wait here, its lease running."""
+        with self._getting_ready:
+            if not self._is_ready:
+                process = self._context.Process(target=_nothing, name="epochd-warm-up")
+                process.start()
+                process.join()
+                self._is_ready = True
+
     def close(self) -> None:
-        """End the fork server, and wait until it is gone: a worker that has stopped leaves no process behind."""
+        """End the fork server and multiprocessing's resource tracker, and wait until they are gone.
+
+        A worker that has stopped leaves no process behind. The tracker, which comes with every fork server, would
+        notice the end of this process by itself, but only after it.
+        """
+        self._is_ready = False
         server: Any = forkserver._forkserver  # noqa: SLF001 - there is no public way to stop it
-        if server._forkserver_pid is not None:  # noqa: SLF001
-            # It holds nothing that wants saving, and tearing torch down would take a second.
-            os.kill(server._forkserver_pid, signal.SIGKILL)  # noqa: SLF001
-            server._stop()  # noqa: SLF001
+        tracker: Any = resource_tracker._resource_tracker  # noqa: SLF001 - nor this
+        # Both hold nothing that wants saving: nobody shares memory or semaphores. Tearing torch down takes a second.
+        for process, pid in ((server, server._forkserver_pid), (tracker, tracker._pid)):  # noqa: SLF001
+            if pid is not None:
+                os.kill(pid, signal.SIGKILL)
+                process._stop()  # noqa: SLF001
 
     def devices(self, wanted: str) -> list[str]:
         """List the devices that attempts may use, asking torch in a child: this process never loads it.
@@ -116,6 +141,10 @@ class LocalExecutor:
         # With the only other end in the child, its death reads as end of file.
         sender.close()
         return RunningAttempt(process, receiver)
+
+
+def _nothing() -> None:
+    """What the first process does: by then all is loaded."""
 
 
 def _name_main_module() -> None:

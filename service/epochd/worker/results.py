@@ -1,0 +1,91 @@
+"""What an attempt ends with: an outcome, and the weights that it keeps."""
+
+import platform
+from typing import Any, Literal
+
+import torch
+
+import epochd
+from epochd.errors import TrainingError
+from epochd.jobs.complete import Outcome, error_dict
+from epochd.store.artifacts import NewArtifact
+from epochd.training import weights
+from epochd.training.events import Selection
+from epochd.training.trainer import Trainer
+from epochd.worker.order import AttemptOrder
+from epochd.worker.prepare import PreparedData
+
+
+class Results:
+    """Turns a training that has ended, or was left, into an outcome."""
+
+    def __init__(self, order: AttemptOrder, data: PreparedData, trainer: Trainer) -> None:
+        self._order = order
+        self._data = data
+        self._trainer = trainer
+
+    def finished(self) -> Outcome:
+        """Keep the weights that the spec asks for: training came to its own end."""
+        reason = self._trainer.stop_reason
+        assert reason is not None, "the training has stopped by itself"
+        return self._keep("succeeded", reason, self._trainer.final_selection())
+
+    def cancelled(self, keep: str | None) -> Outcome:
+        """Keep the weights that the caller who cancelled asked for, if anything was trained."""
+        if keep == "nothing" or not self._trainer.position.iteration:
+            return Outcome("cancelled", "cancelled")
+        selection = self._trainer.select("last" if keep == "last" else "best")
+        return self._keep("cancelled", "cancelled", selection)
+
+    def failed(self, error: TrainingError) -> Outcome:
+        """Fail, but keep the best weights from before the failure: they are good, and cost somebody hours."""
+        selection = self._trainer.select("best")
+        if selection.metric is None:  # no epoch was validated before: these would be the weights that failed
+            return failed(error)
+        kept = self._keep("failed", "failed", selection)
+        return Outcome("failed", "failed", kept.selected_checkpoint, error_dict(error), kept.artifacts)
+
+    def _keep(
+        self, status: Literal["succeeded", "cancelled", "failed"], stop_reason: str, selection: Selection
+    ) -> Outcome:
+        artifacts_dir = self._order.folders.artifacts
+        info = self._data.info
+        saved = weights.save(
+            artifacts_dir / self._order.job_id / f"attempt-{self._order.attempt}",
+            self._trainer.model,
+            architecture=self._trainer.layers,
+            preprocessing=self._data.preprocessing.as_dict(),
+            classes=list(info.classes) if info.classes else None,
+            task=info.task,
+            input_shape=info.shape,
+            selection=selection.as_dict(),
+            extra=self._provenance(),
+        )
+        files = tuple(
+            NewArtifact(
+                name=file.name,
+                path=str(file.path.relative_to(artifacts_dir)),
+                media_type=file.media_type,
+                bytes=file.bytes,
+                sha256=file.sha256,
+            )
+            for file in saved
+        )
+        return Outcome(status, stop_reason, selection.as_dict(), artifacts=files)
+
+    def _provenance(self) -> dict[str, Any]:
+        return {
+            "job": self._order.job_id,
+            "attempt": self._order.attempt,
+            "dataset": {"name": self._data.info.name, "digest": self._data.digest},
+            "versions": {
+                "epochd": epochd.__version__,
+                "torch": torch.__version__,
+                "python": platform.python_version(),
+            },
+        }
+
+
+def failed(error: TrainingError) -> Outcome:
+    """Fail without any weights."""
+    return Outcome("failed", "failed", error=error_dict(error))

@@ -1,0 +1,90 @@
+"""Removes checkpoints that nobody will resume from."""
+
+import logging
+import shutil
+from contextlib import suppress
+from pathlib import Path
+
+from epochd.errors import DatabaseUnavailableError, NotFoundError
+from epochd.store import jobs
+from epochd.store.database import Database, Transaction
+from epochd.store.jobs import JobRow
+
+log = logging.getLogger("epochd.worker")
+
+MARK = "database"
+"""The file in a job's folder that names the database of the job."""
+
+
+def mark(checkpoints_dir: Path, job_id: str, db: Database) -> None:
+    """Note which database a job belongs to, beside its checkpoints.
+
+    A worker that was started on another database by mistake knows none of the jobs here, and must not take them for
+    deleted ones.
+    """
+    with suppress(OSError):  # then its folder is never swept up; whoever saves checkpoints reports the disk
+        folder = checkpoints_dir / job_id
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / MARK).write_text(db.safe_url)
+
+
+def discard_if_over(checkpoints_dir: Path, job_id: str, db: Database) -> None:
+    """Remove the checkpoints of a job that has succeeded, or that was cancelled so that nothing is kept.
+
+    While the database is away they stay for the next sweep.
+    """
+    with suppress(DatabaseUnavailableError):
+        with db.read() as tx:
+            unwanted = _is_unwanted(tx, checkpoints_dir / job_id, db)
+        if unwanted:
+            _remove(checkpoints_dir / job_id)
+
+
+def sweep(checkpoints_dir: Path, db: Database) -> None:
+    """Do the same for all jobs, and remove the checkpoints of deleted ones.
+
+    Raises:
+        DatabaseUnavailableError: then nothing was removed.
+
+    """
+    # Listed first: a job comes before its folder, so each of these that is not found then was deleted.
+    folders = [folder for folder in _entries(checkpoints_dir) if folder.name.startswith("job_")]
+    with db.read() as tx:
+        unwanted = [folder for folder in folders if _is_unwanted(tx, folder, db)]
+    for folder in unwanted:
+        _remove(folder)
+
+
+def _is_unwanted(tx: Transaction, folder: Path, db: Database) -> bool:
+    try:
+        return _is_over(jobs.get(tx, folder.name))
+    except NotFoundError:
+        return _marked(folder) == db.safe_url
+
+
+def _is_over(row: JobRow) -> bool:
+    # Failed and cancelled ones may be retried.
+    return row.status == "succeeded" or (row.status == "cancelled" and row.cancel_keep == "nothing")
+
+
+def _marked(folder: Path) -> str | None:
+    try:
+        return (folder / MARK).read_text()
+    except (OSError, UnicodeDecodeError):
+        return None
+
+
+def _entries(folder: Path) -> list[Path]:
+    try:
+        return list(folder.iterdir())
+    except OSError:
+        return []
+
+
+def _remove(folder: Path) -> None:
+    try:
+        shutil.rmtree(folder)
+    except FileNotFoundError:
+        pass
+    except OSError:
+        log.exception("the checkpoints in %s could not be removed", folder)
