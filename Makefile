@@ -19,7 +19,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo serve test check lint format types imports bench openapi clean
+.PHONY: help install demo serve test torture check lint format types imports bench openapi clean
 
 help:  ## Show what there is to make
 	@grep -hE '^[a-z]+:.*##' $(firstword $(MAKEFILE_LIST)) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -45,6 +45,9 @@ serve: $(INSTALLED)  ## Run the service on http://127.0.0.1:8000
 
 test: $(INSTALLED)  ## Run all tests, on SQLite and on a real Postgres
 	$(BIN)/python -m pytest -n $(JOBS) --maxprocesses=8 --dist=worksteal $(ARGS)
+
+torture: $(INSTALLED)  ## The long proofs: hundreds of kills, a database that is away for a minute
+	$(BIN)/python -m pytest -m torture -s -v $(ARGS)
 
 check: lint types imports  ## Everything that needs no test run
 

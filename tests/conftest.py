@@ -42,6 +42,19 @@ class PostgresServer:
         )
         migrate.upgrade(self.url("migrated"))
 
+    def interrupt(self) -> None:
+        """Shut the server down; ``go_on`` starts it again with all it had."""
+        self._server.stop()
+
+    def go_on(self) -> None:
+        self._start()
+
+    @property
+    def pid(self) -> int:
+        pid = self._server.get_pid()
+        assert pid is not None
+        return int(pid)
+
     def _start(self) -> None:
         for _ in range(5):
             # A start that takes longer than 10 s, as on a machine with other things to do, goes on by itself.
@@ -76,6 +89,15 @@ def postgres_server() -> Iterator[PostgresServer]:
     """One server for each process of pytest-xdist."""
     # Not under pytest's own directory: run by root, Postgres is another user, and every pytest that starts on
     # the machine closes that directory to other users.
+    with tempfile.TemporaryDirectory(prefix="epochd-postgres-", ignore_cleanup_errors=True) as directory:
+        server = PostgresServer(Path(directory))
+        yield server
+        server.stop()
+
+
+@pytest.fixture
+def own_postgres_server() -> Iterator[PostgresServer]:
+    """A server that a test may stop and start."""
     with tempfile.TemporaryDirectory(prefix="epochd-postgres-", ignore_cleanup_errors=True) as directory:
         server = PostgresServer(Path(directory))
         yield server

@@ -1,5 +1,6 @@
 """Real services, each a tree of processes started as a user starts it."""
 
+import functools
 import os
 import re
 import signal
@@ -190,18 +191,24 @@ def start_command(tmp_path: Path) -> Iterator[Callable[..., Command]]:
 
 
 @pytest.fixture
-def start_service(tmp_path: Path, data_dir: Path, database_url: str) -> Iterator[Callable[..., Service]]:
-    """Start services on the test's database; whatever is left of them after the test is killed."""
+def make_service(tmp_path: Path, data_dir: Path) -> Iterator[Callable[..., Service]]:
+    """Start services on a database that the test names; whatever is left of them after the test is killed."""
     started: list[Service] = []
 
-    def start(*flags: str, **environment: str) -> Service:
-        started.append(Service(tmp_path, database_url, data_dir, *flags, **environment))
+    def make(url: str, *flags: str, **environment: str) -> Service:
+        started.append(Service(tmp_path, url, data_dir, *flags, **environment))
         return started[-1]
 
-    yield start
+    yield make
     for service in started:
         service.client.close()
         service.kill_all()
+
+
+@pytest.fixture
+def start_service(make_service: Callable[..., Service], database_url: str) -> Callable[..., Service]:
+    """Start services on the test's database."""
+    return functools.partial(make_service, database_url)
 
 
 @pytest.fixture(scope="module", params=["sqlite", "postgres"])

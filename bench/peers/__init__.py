@@ -1,0 +1,1 @@
+"""Training loops that are measured against each other. Each module but ``workload`` is one way to train."""
