@@ -166,6 +166,13 @@ def test_continues_from_its_state_dict_as_if_nothing_had_happened(values, cut, p
     assert second.stop_reason == whole.stop_reason
 
 
+def test_nothing_is_counted_before_the_first_epoch_that_is_looked_at():
+    stopping = EarlyStopping(EarlyStoppingConfig(patience=2), first_epoch=10)
+    for epoch in (10, 11):
+        stopping.update(epoch, math.nan)
+    assert stopping.state.stopped_epoch == 11
+
+
 def go_on(stopping, first_epoch, values):
     for epoch, value in enumerate(values, start=first_epoch):
         stopping.update(epoch, value)

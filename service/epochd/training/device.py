@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from epochd.errors import InfrastructureError, OutOfMemoryError
+from epochd.training.allocator import keep_freed_memory
 
 SMALL_MULTIPLY_ADDS = 4_000_000
 """Below so many multiply-adds a mini-batch, one CPU thread was as fast as two, and on a busy machine many times
@@ -38,9 +39,10 @@ def resolve_device(name: str) -> torch.device:
 
 
 def configure(threads: int | None = None) -> None:
-    """Set up this process, once, before its first tensor: CPU threads and repeatable CUDA kernels."""
+    """Set up this process, once, before its first tensor: CPU threads, memory and repeatable CUDA kernels."""
     if threads is not None:
         torch.set_num_threads(threads)
+    keep_freed_memory()
     # cuBLAS reads this when its first handle is made; without it, results depend on the order of streams.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.backends.cudnn.benchmark = False
