@@ -1,6 +1,6 @@
 """Iterations a second: this engine against the usual ways to train with PyTorch, and the least that a step takes.
 
-    python bench/engine.py [--quick] [--threads N] [--rounds 5] [--seconds 1.0] [--cpu-time]
+    python bench/engine.py [--quick] [--threads N] [--rounds 5] [--seconds 1.5] [--cpu-time]
                            [--only digits,table,images,batches]
 
 Every variant trains the same model from the same initial weights on the same samples in the same order, with AdamW,
@@ -115,7 +115,7 @@ def main() -> None:
     clock.of_cpu = arguments.cpu_time
     devices.configure(arguments.threads)
     rounds = arguments.rounds or (3 if arguments.quick else 5)
-    seconds = arguments.seconds or (0.3 if arguments.quick else 1.0)
+    seconds = arguments.seconds or (0.3 if arguments.quick else 1.5)
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads; medians of {rounds} rounds")
     trains = variants()
     wanted = arguments.only.split(",")

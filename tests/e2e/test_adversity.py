@@ -33,13 +33,6 @@ def assert_says_unavailable(service: Any, path: str) -> None:
     assert time.monotonic() - started < 25
 
 
-def end_soon(service: Any, job_id: str) -> dict[str, Any]:
-    """Let a long job end two epochs on, and return it."""
-    epochs = service.job(job_id)["progress"]["epoch"] + 2
-    service.client.patch(f"/v1/jobs/{job_id}", json={"epochs": epochs}).raise_for_status()
-    return service.wait(job_id)
-
-
 def assert_recorded_once(service: Any, job: dict[str, Any]) -> None:
     last, epochs = job["progress"]["iteration"], job["progress"]["epoch"]
     assert service.iterations(job["id"]) == [*range(1, last + 1)]
@@ -68,14 +61,14 @@ def test_training_goes_on_while_postgres_is_stopped(
     assert (after["status"], after["attempt"]) == ("running", 1)
     assert service.runners() == runners
     service.wait(job_id, lambda job: job["progress"]["metrics_lag_seconds"] < 2)
-    done = end_soon(service, job_id)
+    done = service.end_soon(job_id)
     assert (done["status"], done["attempt"]) == ("succeeded", 1)
     assert_recorded_once(service, done)
 
 
 @pytest.mark.timeout(300)
 def test_training_goes_on_while_postgres_is_frozen(
-    make_service: Callable[..., Any], own_postgres_server: Any
+    make_service: Callable[..., Any], own_postgres_server: Any, wait_until: Callable[..., Any]
 ):
     service = make_service(own_postgres_server.url("migrated"), "--lease-seconds", "30")
     job_id = service.submit(**LONG)
@@ -90,18 +83,11 @@ def test_training_goes_on_while_postgres_is_frozen(
     finally:
         for process in reversed(frozen):
             process.resume()
-    done = end_soon_patiently(service, job_id)
+    # The first requests may still meet connections that died.
+    wait_until(lambda: service.client.get(f"/v1/jobs/{job_id}").status_code == 200, "the API has recovered")
+    done = service.end_soon(job_id)
     assert (done["status"], done["attempt"]) == ("succeeded", 1)
     assert_recorded_once(service, done)
-
-
-def end_soon_patiently(service: Any, job_id: str) -> dict[str, Any]:
-    """The same, though the first requests may still meet connections that died."""
-    deadline = time.monotonic() + 60
-    while service.client.get(f"/v1/jobs/{job_id}").status_code != 200:
-        assert time.monotonic() < deadline, "the API never recovered"
-        time.sleep(0.2)
-    return end_soon(service, job_id)
 
 
 @pytest.mark.parametrize("database_kind", ["postgres"], indirect=True)
@@ -115,7 +101,7 @@ def test_a_full_disk_costs_checkpoints_and_then_the_job_but_never_the_worker(
     for process in worker.processes():
         psutil.Process(process.pid).rlimit(resource.RLIMIT_FSIZE, (4096, -1))
     wide = {"name": "mlp", "hidden_sizes": [256]}
-    job_id = service.submit(**{**LONG, "model": wide, "epochs": 8}, max_attempts=2)
+    job_id = service.submit(**{**LONG, "model": wide, "epochs": 60}, max_attempts=2)
     job = service.wait(job_id)
     assert job["status"] == "failed"
     error = job["error"]

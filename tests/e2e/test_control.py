@@ -53,8 +53,7 @@ def paused(service: Any, job_id: str) -> dict[str, Any]:
     return service.wait(job_id, lambda job: job["status"] == "paused")
 
 
-def test_a_paused_job_holds_no_process_and_goes_on_exactly_where_it_was(start_service: Callable[..., Any]):
-    service = start_service()
+def test_a_paused_job_holds_no_process_and_goes_on_exactly_where_it_was(service: Any):
     job_id = service.submit(**LONG)
     service.wait(job_id, has_trained)
     job = paused(service, job_id)
@@ -86,25 +85,22 @@ def test_a_service_that_ends_gives_its_jobs_back_and_the_next_one_goes_on(start_
     service.wait(job_id, has_trained)
     assert service.end(signal.SIGTERM) == 0
     again = start_service()
-    job = again.wait(job_id, lambda job: job["attempt"] == 2 and has_trained(job))
-    patch(again, job_id, epochs=job["progress"]["epoch"] + 2)
-    done = again.wait(job_id)
+    again.wait(job_id, lambda job: job["attempt"] == 2 and has_trained(job))
+    done = again.end_soon(job_id)
     first, second = attempts(again, job_id)
     assert first["outcome"] == "released"
     assert second["restored"]["iteration"] == first["last_iteration"] > 0
     assert_whole(again, done)
 
 
-def test_an_amended_learning_rate_holds_from_the_next_iteration_on(start_service: Callable[..., Any]):
-    service = start_service()
+def test_an_amended_learning_rate_holds_from_the_next_iteration_on(service: Any):
     job_id = service.submit(**LONG)
     service.wait(job_id, has_trained)
     answer = patch(service, job_id, optimizer={"learning_rate": 0.0001}, name="slower", priority=7)
     assert answer["spec"]["optimizer"]["learning_rate"] == 0.0001
     assert (answer["name"], answer["spec"]["priority"]) == ("slower", 7)
-    job = service.wait(job_id, lambda _: len(of_type(service, job_id, "spec.amended")) >= 2)
-    patch(service, job_id, epochs=job["progress"]["epoch"] + 2)
-    done = service.wait(job_id)
+    service.wait(job_id, lambda _: len(of_type(service, job_id, "spec.amended")) >= 2)
+    done = service.end_soon(job_id)
     (changed,) = [
         data
         for data in of_type(service, job_id, "spec.amended")
@@ -118,10 +114,7 @@ def test_an_amended_learning_rate_holds_from_the_next_iteration_on(start_service
     assert_whole(service, done)
 
 
-def test_a_cancelled_job_that_is_retried_goes_on_from_its_newest_checkpoint(
-    start_service: Callable[..., Any],
-):
-    service = start_service()
+def test_a_cancelled_job_that_is_retried_goes_on_from_its_newest_checkpoint(service: Any):
     job_id = service.submit(**LONG)
     service.wait(job_id, has_trained)
     post(service, job_id, "cancel", keep="best")
@@ -131,15 +124,13 @@ def test_a_cancelled_job_that_is_retried_goes_on_from_its_newest_checkpoint(
     job = post(service, job_id, "retry")
     assert (job["status"], job["done"], job["stop_reason"]) == ("queued", False, None)
     service.wait(job_id, has_trained)
-    patch(service, job_id, epochs=cancelled["progress"]["epoch"] + 2)
-    done = service.wait(job_id)
+    done = service.end_soon(job_id)
     assert done["status"] == "succeeded"
     assert attempts(service, job_id)[1]["restored"]["iteration"] == cancelled["progress"]["iteration"]
     assert_whole(service, done)
 
 
-def test_a_paused_job_that_is_cancelled_still_gives_its_best_weights(start_service: Callable[..., Any]):
-    service = start_service()
+def test_a_paused_job_that_is_cancelled_still_gives_its_best_weights(service: Any):
     job_id = service.submit(**LONG)
     service.wait(job_id, has_trained)
     job = paused(service, job_id)
@@ -150,8 +141,7 @@ def test_a_paused_job_that_is_cancelled_still_gives_its_best_weights(start_servi
     assert set(service.artifacts(job_id)) == {"model.safetensors", "model.json"}
 
 
-def test_a_retry_from_scratch_replaces_what_was_recorded(start_service: Callable[..., Any]):
-    service = start_service()
+def test_a_retry_from_scratch_replaces_what_was_recorded(service: Any):
     job_id = service.submit(**LONG)
     service.wait(job_id, has_trained)
     post(service, job_id, "cancel", keep="nothing")
@@ -160,7 +150,5 @@ def test_a_retry_from_scratch_replaces_what_was_recorded(start_service: Callable
     assert patch_refused.status_code == 409
     post(service, job_id, "retry", **{"from": "scratch"})
     service.wait(job_id, lambda job: job["attempt"] == 2 and has_trained(job, 1))
-    job = service.job(job_id)
-    patch(service, job_id, epochs=job["progress"]["epoch"] + 2)
-    service.wait(job_id)
+    service.end_soon(job_id)
     assert attempts(service, job_id)[1]["first_iteration"] == 1
