@@ -181,5 +181,8 @@ def _shown(default: Any) -> str:
 def test_the_links_lead_somewhere():
     links = re.findall(r"\]\(([^)]+)\)", README)
     assert links
+    headings = {
+        heading.lower().replace(" ", "-") for heading in re.findall(r"^#+ (.+)$", README, re.MULTILINE)
+    }
     for link in links:
-        assert (ROOT / link).exists()
+        assert link[1:] in headings if link.startswith("#") else (ROOT / link).exists(), link

@@ -84,6 +84,7 @@ class Arena:
 
     start_service: Callable[..., Any]
     start_command: Callable[..., Any]
+    wait_until: Callable[..., Any]
     database_url: str
     data_dir: Path
     counts: Counter[str] = field(default_factory=Counter)
@@ -101,6 +102,11 @@ class Arena:
     def start_worker(self) -> None:
         where = ("--database-url", self.database_url, "--data-dir", str(self.data_dir))
         self.worker = self.start_command("worker", *where, *FLAGS)
+
+    def end_worker(self) -> None:
+        """Tell it to end once it listens: before that, a signal ends it as it ends any process."""
+        self.wait_until(lambda: "trains on" in self.worker.errors, "the worker has started")
+        assert self.worker.end() == 0
 
     def submit(self, spec: dict[str, Any], key: str) -> str:
         answer = self.api.client.post(
@@ -142,7 +148,7 @@ class Arena:
         self.start_api()
 
     def drain_worker(self) -> None:
-        assert self.worker.end() == 0
+        self.end_worker()
         self.counts["worker drained"] += 1
         self.start_worker()
 
@@ -151,9 +157,9 @@ class Arena:
         if running:
             job_id = random.choice(running)["id"]
             self.api.client.post(f"/v1/jobs/{job_id}/pause")
-            time.sleep(random.uniform(0, 0.5))
-            if self.api.client.post(f"/v1/jobs/{job_id}/resume").status_code == 202:
-                self.counts["job paused"] += 1
+            time.sleep(random.uniform(0, 1))
+            self.counts["job paused"] += self.api.job(job_id)["status"] == "paused"
+            self.api.client.post(f"/v1/jobs/{job_id}/resume")
 
     @property
     def kills(self) -> int:
@@ -256,7 +262,7 @@ def round_of_torture(arena: Arena, capsys: Any, **blows: Any) -> None:
         compare(f"{name}: {job_id} (TORTURE_SEED={seed})", arena.result(job_id), twins[name])
         assert [one["attempt"] for one in attempts[job_id]] == [*range(1, len(attempts[job_id]) + 1)]
         assert all(one["outcome"] for one in attempts[job_id])
-    assert arena.worker.end() == 0
+    arena.end_worker()
     assert arena.worker.processes() == []
 
 
@@ -292,9 +298,13 @@ def report(arena: Arena, seed: int, attempts: dict[str, list[dict[str, Any]]]) -
 
 @pytest.fixture
 def arena(
-    start_service: Callable[..., Any], start_command: Callable[..., Any], database_url: str, data_dir: Path
+    start_service: Callable[..., Any],
+    start_command: Callable[..., Any],
+    wait_until: Callable[..., Any],
+    database_url: str,
+    data_dir: Path,
 ) -> Arena:
-    return Arena(start_service, start_command, database_url, data_dir)
+    return Arena(start_service, start_command, wait_until, database_url, data_dir)
 
 
 @pytest.mark.timeout(300)

@@ -5,7 +5,7 @@ curve (``curve.py``), or as what a single attempt recorded.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -106,7 +106,12 @@ def record_epochs(tx: Transaction, attempt_id: int, new: Sequence[NewEpoch]) -> 
     living = select(attempts.c.id).where(attempts.c.id == attempt_id, attempts.c.finished_at.is_(None))
     if tx.execute(living.with_for_update()).one_or_none() is None:
         raise attempts_store.lost(attempt_id)
-    upsert(tx, epoch_metrics, [{**asdict(one), "attempt_id": attempt_id} for one in new])
+    upsert(tx, epoch_metrics, [{**_as_row(one), "attempt_id": attempt_id} for one in new])
+
+
+def _as_row(epoch: NewEpoch) -> dict[str, Any]:
+    # Not dataclasses.asdict: it would copy the metrics deeply, for each of hundreds of epochs a second.
+    return {name: getattr(epoch, name) for name in NewEpoch.__dataclass_fields__}
 
 
 def last_iteration(tx: Transaction, job: JobRow, attempt: int | None = None) -> int:

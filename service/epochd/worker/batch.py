@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from epochd.store import attempts, jobs, metrics
 from epochd.store.amendments import AmendmentRow
@@ -42,10 +43,15 @@ class _Snapshot:
 
     epoch: int = 0
     iteration: int = 0
-    samples_per_second: float | None = None
+    rates: npt.NDArray[np.float32] | None = None
     metrics: dict[str, float | None] | None = None
     early_stopping: dict[str, Any] | None = None
     diagnosis: dict[str, Any] | None = None
+
+    @property
+    def samples_per_second(self) -> float | None:
+        """The median of the newest iterations; None before the first."""
+        return None if self.rates is None else round(float(np.nanmedian(self.rates)), 1)
 
     def complete(self, event: EpochCompleted) -> None:
         """Show an epoch as the newest one."""
@@ -146,8 +152,7 @@ class Batch:
     def _take_iterations(self, event: IterationsCompleted) -> None:
         self._blocks.add(event)
         self._now.iteration = event.last_iteration
-        rates = event.samples_per_second[-RATE_ITERATIONS:]
-        self._now.samples_per_second = round(float(np.nanmedian(rates)), 1) if len(rates) else None
+        self._now.rates = event.samples_per_second[-RATE_ITERATIONS:]
 
     def _take_epoch(self, event: EpochCompleted) -> None:
         before = self._now.diagnosis["verdict"] if self._now.diagnosis else "undetermined"

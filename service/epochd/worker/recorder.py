@@ -30,7 +30,11 @@ log = logging.getLogger("epochd.runner")
 FIRST_RETRY_SECONDS = 0.2
 MAX_RETRY_SECONDS = 5.0
 WRITE_EVERY_SECONDS = 0.2
-"""Shortest time between two writes. The thread shares Python's lock with training: each write costs it milliseconds."""
+MAX_WRITE_EVERY_SECONDS = 0.5
+"""Shortest time between two writes. The thread shares Python's lock with training: each write costs it milliseconds,
+so that the time grows up to this with what the last one cost."""
+COST_FACTOR = 40
+"""The pause before a write is at least so many times the CPU seconds of the last one."""
 CONTROL_SECONDS = 2.0
 """Longest time after which a cancellation is seen, however slow an iteration is."""
 PORTION_NOTES = 1000
@@ -54,7 +58,9 @@ class Recorder:
         self._renew_every_seconds = min(order.lease_seconds / 3, CONTROL_SECONDS)
         self._changed = threading.Condition()
         self._spool = Spool(order.folders.spool)
-        self._leaving = False
+        self._leaving = threading.Event()
+        self._hurry = threading.Event()
+        self._pause_seconds = WRITE_EVERY_SECONDS
         self._write_number = 1
         self._written_at = -WRITE_EVERY_SECONDS
         self._crash: BaseException | None = None
@@ -70,7 +76,8 @@ class Recorder:
     ) -> None:
         """Write what is left and end the thread."""
         with self._changed:
-            self._leaving = True
+            self._leaving.set()
+            self._hurry.set()
             self._changed.notify()
         self._thread.join()
         self._spool.close()
@@ -98,12 +105,16 @@ class Recorder:
         """Take an event; returns at once. Any thread may call it."""
         with self._changed:
             self._spool.append(Note(time.monotonic(), event))
+            if len(self._spool) > PORTION_NOTES:
+                self._hurry.set()
             self._changed.notify()
 
     def _run(self) -> None:
         try:
             while self._collect():
+                began = time.thread_time()
                 self._write_patiently()
+                self._rest_after(time.thread_time() - began)
         except AttemptLostError:
             self.control.lost = True
         except BaseException as error:  # noqa: BLE001 - raised again in the training thread, at the end
@@ -112,18 +123,23 @@ class Recorder:
 
     def _collect(self) -> bool:
         """Wait for events, or until the lease is due; return False when all is written and nothing will come."""
+        # The first write comes at once: somebody waits for a sign of life. Not the condition, which every event wakes.
+        self._hurry.wait(self._written_at + self._pause_seconds - time.monotonic())
         with self._changed:
-            # The first write comes at once: somebody waits for a sign of life. Leaving ends both waits.
             self._changed.wait_for(
-                lambda: self._leaving or len(self._spool) > PORTION_NOTES,
-                self._written_at + WRITE_EVERY_SECONDS - time.monotonic(),
+                lambda: self._leaving.is_set() or len(self._spool), self._renew_every_seconds
             )
-            self._changed.wait_for(lambda: self._leaving or len(self._spool), self._renew_every_seconds)
-            if self._leaving and not len(self._spool):
+            if self._leaving.is_set() and not len(self._spool):
                 return False
             taken = self._spool.take(PORTION_NOTES, PORTION_BYTES)
+            if len(self._spool) <= PORTION_NOTES and not self._leaving.is_set():
+                self._hurry.clear()
         self._batch.take(taken)
         return True
+
+    def _rest_after(self, cpu_seconds: float) -> None:
+        pause = max(COST_FACTOR * cpu_seconds, WRITE_EVERY_SECONDS)
+        self._pause_seconds = min(pause, MAX_WRITE_EVERY_SECONDS)
 
     def _write_patiently(self) -> None:
         """Write the batch; while the database is away, wait, keep everything, and try again."""

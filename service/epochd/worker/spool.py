@@ -10,7 +10,7 @@ import pickle
 import tempfile
 from collections import deque
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
@@ -31,12 +31,14 @@ class Note:
 
     at: float
     event: Any
+    bytes: int = field(init=False)
+    """Its size in memory, roughly."""
 
-    @property
-    def bytes(self) -> int:
-        """Its size in memory, roughly."""
+    def __post_init__(self) -> None:
+        # Looked at once: it is asked for several times, on the thread that shares Python's lock with training.
         values = (getattr(self.event, name) for name in self.event.__dataclass_fields__)
-        return OVERHEAD_BYTES + sum(value.nbytes for value in values if isinstance(value, np.ndarray))
+        arrays = sum(value.nbytes for value in values if isinstance(value, np.ndarray))
+        object.__setattr__(self, "bytes", OVERHEAD_BYTES + arrays)
 
 
 class Spool:
