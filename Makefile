@@ -19,10 +19,10 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo serve test torture check lint format types imports bench openapi clean
+.PHONY: help install demo serve test torture check lint format types imports bench bench-peers openapi clean
 
 help:  ## Show what there is to make
-	@grep -hE '^[a-z]+:.*##' $(firstword $(MAKEFILE_LIST)) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*##' $(firstword $(MAKEFILE_LIST)) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
 install: $(INSTALLED)  ## Make .venv and install everything into it
 
@@ -68,6 +68,10 @@ imports: $(INSTALLED)  ## Layers: import-linter; dependencies: deptry
 
 bench: $(INSTALLED)  ## Measure: every script in bench/
 	@set -e; for script in bench/*.py; do echo "==> $$script"; $(BIN)/python $$script $(ARGS); done
+
+bench-peers: $(INSTALLED)  ## The engine against other ways to train, which are installed for it
+	@$(PIP) install -c constraints.txt --editable '.[dev,bench]'
+	@$(BIN)/python bench/engine.py $(ARGS)
 
 openapi: $(INSTALLED)  ## Write the OpenAPI document anew
 	$(BIN)/python -m epochd.api.openapi > openapi.json

@@ -120,6 +120,7 @@ def test_a_full_disk_costs_checkpoints_and_then_the_job_but_never_the_worker(
     assert worker.end(signal.SIGTERM) == 0
 
 
+@pytest.mark.parametrize("database_kind", ["sqlite"], indirect=True)
 def test_a_data_directory_that_cannot_be_written_is_named(start_service: Callable[..., Any], data_dir: Path):
     service = start_service("--retry-delay-seconds", "0")
     assert service.wait(service.submit(**SHORT))["status"] == "succeeded"

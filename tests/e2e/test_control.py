@@ -1,7 +1,5 @@
 """Callers pause, resume, amend, cancel and retry jobs, and nothing that was trained or recorded is lost."""
 
-import signal
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -77,20 +75,6 @@ def test_a_paused_job_holds_no_process_and_goes_on_exactly_where_it_was(service:
     assert second["first_iteration"] == first["last_iteration"] + 1
     assert len(of_type(service, job_id, "job.paused")) == len(of_type(service, job_id, "job.resumed")) == 1
     assert_whole(service, done)
-
-
-def test_a_service_that_ends_gives_its_jobs_back_and_the_next_one_goes_on(start_service: Callable[..., Any]):
-    service = start_service()
-    job_id = service.submit(**LONG)
-    service.wait(job_id, has_trained)
-    assert service.end(signal.SIGTERM) == 0
-    again = start_service()
-    again.wait(job_id, lambda job: job["attempt"] == 2 and has_trained(job))
-    done = again.end_soon(job_id)
-    first, second = attempts(again, job_id)
-    assert first["outcome"] == "released"
-    assert second["restored"]["iteration"] == first["last_iteration"] > 0
-    assert_whole(again, done)
 
 
 def test_an_amended_learning_rate_holds_from_the_next_iteration_on(service: Any):

@@ -47,8 +47,11 @@ def test_it_ends_in_order_with_a_job_and_a_stream_open(
     again = start_service()
     job = again.wait(job_id, lambda job: is_training(job) and job["attempt"] == 2)
     assert job["error"] is None
-    again.client.post(f"/v1/jobs/{job_id}/cancel", json={"keep": "nothing"}).raise_for_status()
-    again.wait(job_id)
+    done = again.end_soon(job_id)
+    assert_recorded_once(again, job_id, done["progress"]["iteration"], done["progress"]["epoch"])
+    first, second = again.client.get(f"/v1/jobs/{job_id}/attempts").json()["data"]
+    assert (first["outcome"], second["outcome"]) == ("released", "succeeded")
+    assert second["restored"]["iteration"] == first["last_iteration"] > 0
 
 
 def test_ctrl_c_in_a_terminal_reaches_everybody_and_does_no_harm(
