@@ -15,7 +15,9 @@ class Settings(BaseSettings):
 
     host: str = Field("127.0.0.1", description="Address the API listens on.")
     port: int = Field(8000, ge=0, le=65535, description="Port of the API; 0 takes a free one.")
-    data_dir: Path = Field(Path("epochd-data"), description="Where artifacts and the SQLite file live.")
+    data_dir: Path = Field(
+        Path("epochd-data"), description="Where artifacts, checkpoints and the SQLite file live."
+    )
     database_url: str | None = Field(
         None, description="`sqlite:///…` or `postgresql://…`; by default `epochd.db` in the data directory."
     )
@@ -38,7 +40,7 @@ class Settings(BaseSettings):
         30.0,
         ge=1,
         le=3600,
-        description="An attempt not renewed for so long is lost; renewed three times as often.",
+        description="An attempt not renewed for so long is lost; renewed at least three times as often.",
     )
     retry_delay_seconds: float = Field(
         2.0,

@@ -369,7 +369,8 @@ def test_a_write_whose_answer_was_lost_is_not_made_twice(database, order):
 
 def test_the_recorder_knows_how_far_the_database_is(database, resumed):
     recorder = Recorder(database, resumed, "cpu")
-    assert recorder.recorded == (3, 24)
+    # Not the job's curve: what this attempt trains past its checkpoint is not recorded because an earlier one was.
+    assert recorder.recorded == (0, 0)
     with recorder:
         recorder.record(after_epoch(2))
         record_epochs(recorder, 3, 4)

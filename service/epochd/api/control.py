@@ -90,7 +90,7 @@ def pause_job(
     _query: Nothing,
     _how: Annotated[PauseRequest | None, Body(openapi_examples=examples.NOTHING)] = None,
 ) -> Any:
-    """Ask a job to pause. It is `paused` once it has saved a checkpoint and its process is gone.
+    """Ask a job to pause. It is `paused` once its process is gone, after saving a checkpoint.
 
     A queued one is at once. Stays paused until it is resumed or cancelled. May be repeated.
     """

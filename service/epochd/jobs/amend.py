@@ -65,8 +65,10 @@ def _amend(tx: Transaction, row: JobRow, patch: JobPatch) -> None:
     training = [(field, values[field]) for field in OF_THE_TRAINING if values[field] != before[field]]
     if changed or training:
         _store(tx, row, planned)
-    if row.has_begun and training:
+    if row.has_begun and (changed or training):
+        # Kept as it was stored: a later version may write the same spec differently.
         jobs.amend(tx, row.number, initial_spec=row.initial_spec or row.spec)
+    if row.has_begun and training:
         amendments.insert_many(tx, row.number, row.amendments, training)
     else:
         changed |= {PARAMS.get(field, field): value for field, value in training}

@@ -74,7 +74,7 @@ class Policies:
         self._early_stopping = (
             EarlyStopping(config, next_epoch) if before is None else before.amended(config, next_epoch)
         )
-        self.selection.watch(config, anew=before is None or not before.watches_same(config))
+        self.selection.watch(config)
 
     @property
     def early_stopping(self) -> EarlyStoppingState | None:

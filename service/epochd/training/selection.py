@@ -35,15 +35,16 @@ class WeightSelection:
         self._best: tuple[Position, Snapshot] | None = None
         self._last: Snapshot | None = None
 
-    def watch(self, stopping: EarlyStoppingConfig, *, anew: bool) -> None:
-        """Choose as early stopping does from now on; ``anew``: forget the best so far.
+    def watch(self, stopping: EarlyStoppingConfig) -> None:
+        """Choose as early stopping does from now on.
 
-        It is forgotten, too, if it came before ``start_epoch``.
+        The best so far is forgotten if another metric chose it, or if it came before ``start_epoch``.
         """
-        if anew or self._monitored is None:
-            self._monitored = BestEpoch(stopping.monitor, stopping.mode, stopping.start_epoch)
+        before = self._monitored
+        if before is not None and (before.monitor, before.mode) == (stopping.monitor, stopping.mode):
+            self._monitored = before.starting(stopping.start_epoch)
         else:
-            self._monitored = self._monitored.starting(stopping.start_epoch)
+            self._monitored = BestEpoch(stopping.monitor, stopping.mode, stopping.start_epoch)
         if self._monitored.epoch is None:
             self._best = None
 

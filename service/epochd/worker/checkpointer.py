@@ -25,6 +25,7 @@ from epochd.training.checkpoint import (
 )
 from epochd.training.events import EpochCompleted, Event, IterationsCompleted
 from epochd.training.trainer import Trainer
+from epochd.worker.memory import require_memory_for_checkpoint
 from epochd.worker.restore import Restored
 
 log = logging.getLogger("epochd.runner")
@@ -111,8 +112,8 @@ class Checkpointer:
     have passed since the last. Epochs shorter than MIN_SECONDS share one, and so do those in which copying the
     state would cost training more than a twentieth of its time: what is lost by that is trained again.
 
-    The training thread only copies the state. The checkpointer's thread writes the newest copy; one that waits is
-    dropped for a newer one, so that at most two exist. After each write it prunes the folder, for which
+    The training thread only copies the state, and the checkpointer's thread writes the copy; none is taken while one
+    is being written, so that one copy exists at most. After each write it prunes the folder, for which
     ``recorded`` tells (epoch, iteration) of the newest that is recorded. When a write fails, training goes on;
     that is reported once, until one succeeds. ``recorded`` and ``report`` are called on the checkpointer's thread,
     ``report`` also on the caller's; what ``save_now`` saved has been reported when it returns.
@@ -175,6 +176,8 @@ class Checkpointer:
         """
         if not trainer.position.iteration:
             return True
+        with self._changed:
+            self._changed.wait_for(self._is_idle)
         taken = self._take(reason, trainer)
         if taken is None:
             return False
@@ -184,7 +187,9 @@ class Checkpointer:
 
     def _due(self, event: Event, trainer: Trainer) -> CheckpointReason | None:
         waited = time.monotonic() - self._taken_at
-        if waited < max(MIN_SECONDS, COST_FACTOR * self._cost, RETRY_SECONDS * self._is_failing):
+        if not self._is_idle() or waited < max(
+            MIN_SECONDS, COST_FACTOR * self._cost, RETRY_SECONDS * self._is_failing
+        ):
             return None
         if isinstance(event, EpochCompleted) and event.epoch % self._policy.every_epochs == 0:
             return "epoch"
@@ -196,24 +201,27 @@ class Checkpointer:
         """Copy the state for the thread; None when there is none that may be resumed from, or no memory for it."""
         if not trainer.is_resumable:
             return None
-        with self._changed:
-            self._waiting = None  # so that no third copy exists while the next is made
         began = time.monotonic()
         try:
+            require_memory_for_checkpoint(trainer.config)
             with devices.memory_errors():
                 taken = _Taken(self._header(reason, trainer), trainer.state_dict())
         except OutOfMemoryError as error:
-            self._failed(CheckpointFailed(error.code, error.message))
+            self._failed(CheckpointFailed(error.code, error.message), reason)
             taken = None
         self._taken_at = time.monotonic()
         self._cost = self._taken_at - began
-        self._hand_over(taken)
+        if taken is not None:
+            self._hand_over(taken)
         return taken
 
-    def _hand_over(self, taken: _Taken | None) -> None:
+    def _hand_over(self, taken: _Taken) -> None:
         with self._changed:
             self._waiting = taken
             self._changed.notify_all()
+
+    def _is_idle(self) -> bool:
+        return self._waiting is None and self._in_work is None
 
     def _header(self, reason: CheckpointReason, trainer: Trainer) -> CheckpointHeader:
         facts, iteration = self._facts, trainer.position.iteration
@@ -254,11 +262,11 @@ class Checkpointer:
         try:
             saved = self._folder.save(taken.header, taken.state)
         except InfrastructureError as error:
-            self._failed(CheckpointFailed(error.code, error.message))
+            self._failed(CheckpointFailed(error.code, error.message), taken.header.reason)
         except Exception:
             log.exception("%s: a checkpoint could not be written", self._facts.job_id)
             message = "Unexpected error while a checkpoint was written; the worker's log has the details."
-            self._failed(CheckpointFailed("internal_error", message))
+            self._failed(CheckpointFailed("internal_error", message), taken.header.reason)
         else:
             self._written = taken.header
             self._saved(saved)
@@ -281,9 +289,10 @@ class Checkpointer:
             iteration=iteration,
         )
 
-    def _failed(self, failure: CheckpointFailed) -> None:
-        if not self._is_failing:
-            log.warning("%s: training goes on without checkpoints: %s", self._facts.job_id, failure.message)
+    def _failed(self, failure: CheckpointFailed, reason: CheckpointReason) -> None:
+        # Said once while training goes on; but whoever asked for this one must hear of it.
+        if not self._is_failing or reason not in {"epoch", "time"}:
+            log.warning("%s: a checkpoint could not be saved: %s", self._facts.job_id, failure.message)
             self._report(failure)
         self._is_failing = True
 

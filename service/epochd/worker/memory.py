@@ -12,21 +12,45 @@ from epochd.training.config import TrainingConfig
 
 FLOAT32_BYTES = 4
 COPIES = {"sgd": 5, "adam": 6, "adamw": 6}
-"""Weights, gradient, the best and the last weights, and the optimizer's state: one copy for SGD, two for Adam."""
+"""Weights, gradient, the best and the last weights, and the optimizer's state: one copy for SGD, two for Adam.
+
+Resuming and writing the results take up to two more for a moment, which are not counted.
+"""
+CHECKPOINT_COPIES = {"sgd": 3, "adam": 4, "adamw": 4}
+"""Weights, the optimizer's state, and the best weights, which the copy keeps alive when better ones come."""
+HEADROOM = 0.05
+"""Part of the machine's memory that a checkpoint leaves free, for the training to go on in."""
 
 
 def require_memory(config: TrainingConfig) -> None:
-    """Raise OutOfMemoryError when the weights, with all that training keeps beside them, exceed the free memory.
+    """Raise OutOfMemoryError when the weights, with what training keeps beside them, exceed the free memory.
 
     Activations and data are not counted: this is a lower bound.
     """
     if config.device != "cpu":
         return
-    parameters = parameter_count(layers(config.model))
-    needed = parameters * FLOAT32_BYTES * COPIES[config.optimizer.name]
-    available = psutil.virtual_memory().available
+    needed, available = _weights_bytes(config) * COPIES[config.optimizer.name], _available_bytes()
     if needed > available:
         raise OutOfMemoryError(
-            f"The model has {parameters} parameters; training it takes at least {needed / 1e9:.1f} GB and "
-            f"{available / 1e9:.1f} GB are free. Make it smaller, or train it on a larger machine."
+            f"Training the model takes at least {needed / 1e9:.1f} GB and {available / 1e9:.1f} GB are free. "
+            "Make it smaller, or train it on a larger machine."
         )
+
+
+def require_memory_for_checkpoint(config: TrainingConfig) -> None:
+    """Raise OutOfMemoryError when the copy of the state that a checkpoint is made from exceeds the free memory."""
+    needed = _weights_bytes(config) * CHECKPOINT_COPIES[config.optimizer.name]
+    available = _available_bytes() - int(HEADROOM * psutil.virtual_memory().total)
+    if needed > available:
+        raise OutOfMemoryError(
+            f"A checkpoint is made from a copy of the training's state, which takes {needed / 1e9:.1f} GB; "
+            f"{available / 1e9:.1f} GB are free."
+        )
+
+
+def _weights_bytes(config: TrainingConfig) -> int:
+    return parameter_count(layers(config.model)) * FLOAT32_BYTES
+
+
+def _available_bytes() -> int:
+    return int(psutil.virtual_memory().available)

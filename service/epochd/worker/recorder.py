@@ -45,12 +45,13 @@ PORTION_BYTES = 2 * 2**20
 class Recorder:
     """Use it as a context: leaving it writes all that is left, and raises ``AttemptLostError`` if it may not.
 
-    ``recorded`` is (epoch, iteration), the newest that the database holds.
+    ``recorded`` is (epoch, iteration), the newest that this attempt knows to be in the database; (0, 0) until it has
+    begun there.
     """
 
     def __init__(self, db: Database, order: AttemptOrder, device: str) -> None:
         self.control = Control(order.cancel_keep)
-        self.recorded = (order.recorded.epoch, order.recorded.iteration)
+        self.recorded = (0, 0)
         self._db = db
         self._order = order
         self._batch = Batch(order, device)

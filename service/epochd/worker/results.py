@@ -6,7 +6,7 @@ from typing import Any, Literal
 import torch
 
 import epochd
-from epochd.errors import TrainingError
+from epochd.errors import InfrastructureError, TrainingError
 from epochd.jobs.complete import Outcome, error_dict
 from epochd.store.artifacts import NewArtifact
 from epochd.training import weights
@@ -42,7 +42,12 @@ class Results:
         selection = self._trainer.select("best")
         if selection.metric is None:  # no epoch was validated before: these would be the weights that failed
             return failed(error)
-        kept = self._keep("failed", "failed", selection)
+        try:
+            kept = self._keep("failed", "failed", selection)
+        except (
+            InfrastructureError
+        ):  # logged where it was raised; what ended the training is what must be told
+            return failed(error)
         return Outcome("failed", "failed", kept.selected_checkpoint, error_dict(error), kept.artifacts)
 
     def _keep(

@@ -9,9 +9,11 @@ from epochd.errors import DatabaseUnavailableError, NotFoundError
 from epochd.store import jobs
 from epochd.store.database import Database, Transaction
 from epochd.store.jobs import JobRow
+from epochd.worker.loop import Loop
 
 log = logging.getLogger("epochd.worker")
 
+SWEEP_SECONDS = 900.0
 MARK = "database"
 """The file in a job's folder that names the database of the job."""
 
@@ -44,15 +46,29 @@ def sweep(checkpoints_dir: Path, db: Database) -> None:
     """Do the same for all jobs, and remove the checkpoints of deleted ones.
 
     Raises:
-        DatabaseUnavailableError: then nothing was removed.
+        DatabaseUnavailableError: then nothing more was removed.
 
     """
     # Listed first: a job comes before its folder, so each of these that is not found then was deleted.
-    folders = [folder for folder in _entries(checkpoints_dir) if folder.name.startswith("job_")]
-    with db.read() as tx:
-        unwanted = [folder for folder in folders if _is_unwanted(tx, folder, db)]
-    for folder in unwanted:
-        _remove(folder)
+    for folder in [folder for folder in _entries(checkpoints_dir) if folder.name.startswith("job_")]:
+        with db.read() as tx:  # one by one: a job may be retried meanwhile
+            unwanted = _is_unwanted(tx, folder, db)
+        if unwanted:
+            _remove(folder)
+
+
+class Sweeper(Loop):
+    """Sweeps when a worker starts, and from time to time: jobs are deleted and cancelled without a worker, too."""
+
+    def __init__(self, db: Database, checkpoints_dir: Path) -> None:
+        super().__init__("sweeper")
+        self._db = db
+        self._checkpoints_dir = checkpoints_dir
+
+    def tick(self) -> None:
+        """Sweep, then rest."""
+        sweep(self._checkpoints_dir, self._db)
+        self.stopping.wait(SWEEP_SECONDS)
 
 
 def _is_unwanted(tx: Transaction, folder: Path, db: Database) -> bool:

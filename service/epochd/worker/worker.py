@@ -20,7 +20,7 @@ from epochd.worker.order import Folders
 from epochd.worker.presence import Presence, worker_id
 from epochd.worker.reaper import Reaper
 from epochd.worker.slots import Slot
-from epochd.worker.sweep import sweep
+from epochd.worker.sweep import Sweeper
 from epochd.worker.waker import Waker
 
 log = logging.getLogger("epochd.worker")
@@ -57,7 +57,6 @@ class Worker:
         worker = worker_id()
         presence = Presence(self._db, worker, devices)
         presence.arrive()
-        self._sweep()
         self._loops = [
             self._waker,
             presence,
@@ -66,6 +65,7 @@ class Worker:
                 lease_seconds=self._settings.lease_seconds,
                 retry_delay_seconds=self._settings.retry_delay_seconds,
             ),
+            Sweeper(self._db, self._settings.checkpoints_dir.resolve()),
             *(self._slot(worker, device, len(devices)) for device in devices),
         ]
         for loop in self._loops:
@@ -89,12 +89,6 @@ class Worker:
         self._waker.close()
         self._executor.close()
         self._db.close()
-
-    def _sweep(self) -> None:
-        try:
-            sweep(self._settings.checkpoints_dir.resolve(), self._db)
-        except DatabaseUnavailableError as error:
-            log.warning("checkpoints of jobs that are over stay where they are: %s", error.message)
 
     def _devices(self) -> list[str]:
         index, count = self._share
