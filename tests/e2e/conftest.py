@@ -236,6 +236,7 @@ def service(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
         url = server.url(server.create(migrated=False))
     running = Service(directory, url, data_dir)
     running.database_url = url  # type: ignore[attr-defined]
+    running.data_dir = data_dir  # type: ignore[attr-defined]
     yield running
     running.client.close()
     code = running.end()

@@ -1,5 +1,6 @@
 """Callers pause, resume, amend, cancel and retry jobs, and nothing that was trained or recorded is lost."""
 
+import shutil
 from typing import Any
 
 import pytest
@@ -112,6 +113,31 @@ def test_a_cancelled_job_that_is_retried_goes_on_from_its_newest_checkpoint(serv
     assert done["status"] == "succeeded"
     assert attempts(service, job_id)[1]["restored"]["iteration"] == cancelled["progress"]["iteration"]
     assert_whole(service, done)
+
+
+def test_a_cancellation_that_comes_too_late_for_the_weights_says_so(service: Any):
+    job_id = service.submit(**LONG)
+    service.wait(job_id, has_trained)
+    job = paused(service, job_id)
+    shutil.rmtree(service.data_dir / "checkpoints" / job_id)
+    post(service, job_id, "cancel", keep="best")
+    done = service.wait(job_id)
+    assert (done["status"], done["error"]["code"]) == ("cancelled", "no_usable_checkpoint")
+    assert (done["progress"]["iteration"], done["metrics"]) == (job["progress"]["iteration"], job["metrics"])
+    assert_whole(service, done)
+
+
+def test_a_job_that_is_cancelled_and_retried_leaves_the_files_of_its_last_attempt_alone(service: Any):
+    job_id = service.submit(**LONG)
+    for _ in range(2):
+        service.wait(job_id, has_trained)
+        post(service, job_id, "cancel", keep="last")
+        service.wait(job_id)
+        post(service, job_id, "retry")
+    service.wait(job_id, has_trained)
+    service.end_soon(job_id)
+    folder = service.data_dir / "artifacts" / job_id
+    service.wait(job_id, lambda _: [one.name for one in folder.iterdir()] == ["attempt-3"])
 
 
 def test_a_paused_job_that_is_cancelled_still_gives_its_best_weights(service: Any):

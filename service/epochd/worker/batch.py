@@ -125,8 +125,14 @@ class Batch:
             attempts.begin(tx, order.attempt_id, self._began.iteration + 1, self._began.restored)
         metrics.record_iterations(tx, order.attempt_id, self._per_epoch, self._blocks.unwritten())
         metrics.record_epochs(tx, order.attempt_id, self._epochs)
-        jobs.record_progress(tx, order.job_number, attempt=order.attempt, **self._row())
+        if not self._only_brings_out_weights():
+            jobs.record_progress(tx, order.job_number, attempt=order.attempt, **self._row())
         self._announcements.write(tx, self._epochs)
+
+    def _only_brings_out_weights(self) -> bool:
+        # Its checkpoint may be older than what is recorded, and the job goes on showing that.
+        assert self._began is not None, "nothing is written before training begins"
+        return self._order.cancel_keep is not None and self._now.iteration == self._began.iteration
 
     def written(self) -> None:
         """Forget what has been committed."""

@@ -4,6 +4,8 @@ On a GPU, running out of memory is an error that torch raises. On the CPU, Linux
 kills a process once it is used: the job would die without a reason, be tried again, and die again.
 """
 
+from collections.abc import Mapping
+
 import psutil
 
 from epochd.errors import OutOfMemoryError
@@ -29,17 +31,18 @@ def require_memory(config: TrainingConfig) -> None:
     """
     if config.device != "cpu":
         return
-    needed, available = _weights_bytes(config) * COPIES[config.optimizer.name], _available_bytes()
+    parameters = parameter_count(layers(config.model))
+    needed, available = _bytes(parameters, COPIES, config), _available_bytes()
     if needed > available:
         raise OutOfMemoryError(
-            f"Training the model takes at least {needed / 1e9:.1f} GB and {available / 1e9:.1f} GB are free. "
-            "Make it smaller, or train it on a larger machine."
+            f"The model has {parameters} parameters; training it takes at least {needed / 1e9:.1f} GB and "
+            f"{available / 1e9:.1f} GB are free. Make it smaller, or train it on a larger machine."
         )
 
 
 def require_memory_for_checkpoint(config: TrainingConfig) -> None:
     """Raise OutOfMemoryError when the copy of the state that a checkpoint is made from exceeds the free memory."""
-    needed = _weights_bytes(config) * CHECKPOINT_COPIES[config.optimizer.name]
+    needed = _bytes(parameter_count(layers(config.model)), CHECKPOINT_COPIES, config)
     available = _available_bytes() - int(HEADROOM * psutil.virtual_memory().total)
     if needed > available:
         raise OutOfMemoryError(
@@ -48,8 +51,8 @@ def require_memory_for_checkpoint(config: TrainingConfig) -> None:
         )
 
 
-def _weights_bytes(config: TrainingConfig) -> int:
-    return parameter_count(layers(config.model)) * FLOAT32_BYTES
+def _bytes(parameters: int, copies: Mapping[str, int], config: TrainingConfig) -> int:
+    return parameters * FLOAT32_BYTES * copies[config.optimizer.name]
 
 
 def _available_bytes() -> int:

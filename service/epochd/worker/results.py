@@ -1,7 +1,8 @@
 """What an attempt ends with: an outcome, and the weights that it keeps."""
 
 import platform
-from typing import Any, Literal
+from dataclasses import replace
+from typing import Any, Final, Literal
 
 import torch
 
@@ -14,6 +15,15 @@ from epochd.training.events import Selection
 from epochd.training.trainer import Trainer
 from epochd.worker.order import AttemptOrder
 from epochd.worker.prepare import PreparedData
+
+_NO_CHECKPOINT: Final[dict[str, Any]] = {
+    "category": "infrastructure",
+    "code": "no_usable_checkpoint",
+    "message": "No weights could be kept: the process that had them is gone, and it left no usable checkpoint. "
+    "A retry trains the job again.",
+    "param": None,
+    "retryable": False,
+}
 
 
 class Results:
@@ -32,9 +42,15 @@ class Results:
 
     def cancelled(self, keep: str | None) -> Outcome:
         """Keep the weights that the caller who cancelled asked for, if anything was trained."""
-        if keep == "nothing" or not self._trainer.position.iteration:
+        iteration, recorded = self._trainer.position.iteration, self._order.recorded.iteration
+        if keep == "nothing" or not (iteration or recorded):
             return Outcome("cancelled", "cancelled")
+        if not iteration:
+            return Outcome("cancelled", "cancelled", error=_NO_CHECKPOINT)
         selection = self._trainer.select("last" if keep == "last" else "best")
+        if iteration < recorded:
+            lost = f"of iterations up to {iteration}: the weights of later ones were lost with their process"
+            selection = replace(selection, reason=f"{selection.reason}, {lost}")
         return self._keep("cancelled", "cancelled", selection)
 
     def failed(self, error: TrainingError) -> Outcome:

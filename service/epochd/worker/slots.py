@@ -67,6 +67,7 @@ class Slot(Loop):
             raise
         self._persist(conclude)
         sweep.discard_if_over(self._config.folders.checkpoints, taken.job.id, self._db)
+        sweep.discard_superseded(self._config.folders.artifacts, taken.job.id, self._db)
 
     def _lost(self, taken: Claim, reason: str) -> Conclude:
         delay = self._config.retry_delay_seconds

@@ -1,4 +1,4 @@
-"""Removes checkpoints that nobody will resume from."""
+"""Removes checkpoints that nobody will resume from, and weights that nobody can ask for."""
 
 import logging
 import shutil
@@ -6,7 +6,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from epochd.errors import DatabaseUnavailableError, NotFoundError
-from epochd.store import jobs
+from epochd.jobs.lifecycle import is_done
+from epochd.store import artifacts, jobs
 from epochd.store.database import Database, Transaction
 from epochd.store.jobs import JobRow
 from epochd.worker.loop import Loop
@@ -40,6 +41,20 @@ def discard_if_over(checkpoints_dir: Path, job_id: str, db: Database) -> None:
             unwanted = _is_unwanted(tx, checkpoints_dir / job_id, db)
         if unwanted:
             _remove(checkpoints_dir / job_id)
+
+
+def discard_superseded(artifacts_dir: Path, job_id: str, db: Database) -> None:
+    """Remove the files of a finished job that none of its artifacts is: an earlier attempt left them.
+
+    While the database is away they stay until the job is deleted.
+    """
+    with suppress(DatabaseUnavailableError, NotFoundError):
+        with db.read() as tx:
+            job = jobs.get(tx, job_id)
+            kept = {(artifacts_dir / one.path).parent for one in artifacts.of_job(tx, job.number)}
+        if is_done(job.status):
+            for folder in set(_entries(artifacts_dir / job_id)) - kept:
+                _remove(folder)
 
 
 def sweep(checkpoints_dir: Path, db: Database) -> None:
@@ -103,4 +118,4 @@ def _remove(folder: Path) -> None:
     except FileNotFoundError:
         pass
     except OSError:
-        log.exception("the checkpoints in %s could not be removed", folder)
+        log.exception("%s could not be removed", folder)
