@@ -5,10 +5,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ENGINE = Path(__file__).resolve().parents[1] / "bench" / "engine.py"
 LENGTH = ["--rounds", "1", "--seconds", "0.02", "--threads", "1"]
 
 
+@pytest.mark.torture
 def test_the_engine_and_the_textbook_loop_train_the_same():
     command = [sys.executable, str(ENGINE), "--only", "digits,images", *LENGTH]
     done = subprocess.run(command, check=False, capture_output=True, text=True)

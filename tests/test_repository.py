@@ -173,7 +173,7 @@ class TestMakefile:
         shown = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
         targets = re.search(r"^\.PHONY: (.+)$", MAKEFILE, re.MULTILINE)
         assert targets is not None
-        assert set(re.findall(r"make (\w+)", shown)) == set(targets[1].split())
+        assert set(re.findall(r"make ([\w-]+)", shown)) == set(targets[1].split())
 
     def test_what_is_installed_is_not_installed_again(self, tmp_path: Path):
         (tmp_path / ".installed").touch()

@@ -66,6 +66,7 @@ def test_training_goes_on_while_postgres_is_stopped(
     assert_recorded_once(service, done)
 
 
+@pytest.mark.torture
 @pytest.mark.timeout(300)
 def test_training_goes_on_while_postgres_is_frozen(
     make_service: Callable[..., Any], own_postgres_server: Any, wait_until: Callable[..., Any]

@@ -17,6 +17,12 @@ SHORT = {"dataset": "digits", "epochs": 3, "batch_size": 64}
 SOON = ("--lease-seconds", "3", "--retry-delay-seconds", "0")
 
 
+# What happens here is between processes: on Postgres it is part of the long proofs.
+postgres_in_torture = pytest.mark.parametrize(
+    "database_kind", ["sqlite", pytest.param("postgres", marks=pytest.mark.torture)], indirect=True
+)
+
+
 def is_training(job: dict[str, Any]) -> bool:
     return job["status"] == "running" and job["progress"]["epoch"] >= 2
 
@@ -26,6 +32,7 @@ def assert_recorded_once(service: Any, job_id: str, iterations: int, epochs: int
     assert [row["epoch"] for row in service.epochs(job_id)] == list(range(1, epochs + 1))
 
 
+@postgres_in_torture
 def test_it_ends_in_order_with_a_job_and_a_stream_open(
     start_service: Callable[..., Any], endless: dict[str, Any]
 ):
@@ -54,6 +61,7 @@ def test_it_ends_in_order_with_a_job_and_a_stream_open(
     assert second["restored"]["iteration"] == first["last_iteration"] > 0
 
 
+@postgres_in_torture
 def test_ctrl_c_in_a_terminal_reaches_everybody_and_does_no_harm(
     start_service: Callable[..., Any], endless: dict[str, Any]
 ):
@@ -78,6 +86,7 @@ def test_nothing_survives_a_service_that_was_killed(
     wait_until(lambda: not service.processes(), "all children are gone")
 
 
+@postgres_in_torture
 def test_a_job_whose_runner_was_killed_is_made_again(
     start_service: Callable[..., Any], endless: dict[str, Any]
 ):
@@ -94,6 +103,7 @@ def test_a_job_whose_runner_was_killed_is_made_again(
     assert_recorded_once(service, job_id, job["plan"]["total_iterations"], 400)
 
 
+@postgres_in_torture
 def test_a_job_whose_last_runner_was_killed_fails(start_service: Callable[..., Any], endless: dict[str, Any]):
     service = start_service(*SOON)
     job_id = service.submit(**endless, max_attempts=1)
@@ -106,6 +116,7 @@ def test_a_job_whose_last_runner_was_killed_fails(start_service: Callable[..., A
     assert service.wait(service.submit(**SHORT))["status"] == "succeeded"
 
 
+@postgres_in_torture
 def test_a_worker_that_was_killed_is_replaced_and_its_job_made_again(
     start_service: Callable[..., Any], endless: dict[str, Any]
 ):

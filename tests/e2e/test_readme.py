@@ -125,6 +125,7 @@ def test_every_make_target_exists():
         assert plan.returncode == 0, plan.stderr
 
 
+@pytest.mark.parametrize("database_kind", ["postgres"], indirect=True)
 @pytest.mark.parametrize("words", [words for words in commands() if words[0] == "epochd"], ids=" ".join)
 def test_every_epochd_command_starts(
     words: list[str],

@@ -12,6 +12,12 @@ from epochd.store.database import Database
 LEASE_SECONDS = 3
 
 
+# What happens here is between processes: on Postgres it is part of the long proofs.
+postgres_in_torture = pytest.mark.parametrize(
+    "database_kind", ["sqlite", pytest.param("postgres", marks=pytest.mark.torture)], indirect=True
+)
+
+
 @pytest.fixture
 def start_process(tmp_path, database_url, data_dir):
     """Start ``epochd worker`` processes; whatever is left of them after the test is killed."""
@@ -85,6 +91,7 @@ def test_a_worker_that_slept_past_its_lease_writes_nothing_more(
     assert outcome_of(database, data_dir, row) == twin
 
 
+@postgres_in_torture
 def test_a_machine_that_tells_every_process_to_end_loses_nothing(
     database,
     data_dir,

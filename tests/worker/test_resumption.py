@@ -16,6 +16,11 @@ from epochd.jobs.pause import pause, resume
 from epochd.jobs.retry import retry
 from epochd.store import amendments
 
+# What happens here is between processes: on Postgres it is part of the long proofs.
+postgres_in_torture = pytest.mark.parametrize(
+    "database_kind", ["sqlite", pytest.param("postgres", marks=pytest.mark.torture)], indirect=True
+)
+
 
 def stop(worker):
     worker.stop()
@@ -76,6 +81,7 @@ def test_a_paused_job_frees_its_device_and_goes_on_exactly_where_it_stopped(
     assert outcome_of(database, data_dir, row) == twin
 
 
+@postgres_in_torture
 def test_a_worker_that_stops_saves_its_job_for_the_next_one(
     database, data_dir, queue, training, start_worker, wait_until, wait_done, job_row, attempts_of, told, twin
 ):
@@ -93,6 +99,7 @@ def test_a_worker_that_stops_saves_its_job_for_the_next_one(
     assert outcome_of(database, data_dir, row) == twin
 
 
+@postgres_in_torture
 def test_a_runner_that_gets_sigterm_from_anybody_saves_and_goes_on(
     database, data_dir, queue, training, start_worker, wait_until, wait_done, attempts_of, twin
 ):
@@ -193,6 +200,7 @@ def test_a_failed_job_that_is_retried_equals_its_twin(
     assert result == twin
 
 
+@postgres_in_torture
 def test_a_cancelled_job_keeps_its_checkpoint_and_its_retry_goes_on_from_there(
     database, data_dir, queue, training, start_worker, wait_until, wait_done, job_row, attempts_of, twin
 ):
