@@ -116,7 +116,9 @@ def test_a_machine_that_tells_every_process_to_end_loses_nothing(
     assert told(job, "checkpoint.saved")[-1]["reason"] == "shutdown"
     start_process()
     row = wait_done(job)
-    first, second = attempts_of(job)
-    assert (first.outcome, second.outcome) == ("released", "succeeded")
-    assert second.first_iteration == first.last_iteration + 1
+    # The worker may have begun it once more before the signal came to it, too.
+    *released, last = attempts_of(job)
+    assert {one.outcome for one in released} == {"released"}
+    assert last.outcome == "succeeded"
+    assert last.first_iteration == max(one.last_iteration for one in released) + 1
     assert outcome_of(database, data_dir, row) == twin

@@ -29,6 +29,7 @@ def stop(worker):
             thread.join(30)
 
 
+@postgres_in_torture
 def test_a_job_whose_runner_was_killed_at_any_moment_equals_its_twin(
     database,
     data_dir,
@@ -58,6 +59,7 @@ def test_a_job_whose_runner_was_killed_at_any_moment_equals_its_twin(
     assert not (data_dir / "checkpoints" / job.id).exists()
 
 
+@postgres_in_torture
 def test_a_paused_job_frees_its_device_and_goes_on_exactly_where_it_stopped(
     database, data_dir, queue, training, start_worker, wait_until, wait_done, job_row, attempts_of, told, twin
 ):
@@ -113,6 +115,7 @@ def test_a_runner_that_gets_sigterm_from_anybody_saves_and_goes_on(
     assert outcome_of(database, data_dir, row) == twin
 
 
+@postgres_in_torture
 def test_a_job_that_was_amended_and_then_killed_equals_one_that_was_amended_alike(
     database,
     data_dir,
@@ -151,6 +154,7 @@ def test_a_job_that_was_amended_and_then_killed_equals_one_that_was_amended_alik
     assert outcome_of(database, data_dir, row) == alike
 
 
+@postgres_in_torture
 @pytest.mark.parametrize("keep", ["best", "last"])
 def test_a_paused_job_that_is_cancelled_brings_out_its_weights_without_training_on(
     database, data_dir, queue, training, start_worker, wait_until, wait_done, told, keep
@@ -171,6 +175,7 @@ def test_a_paused_job_that_is_cancelled_brings_out_its_weights_without_training_
     assert result["weights"]
 
 
+@postgres_in_torture
 @pytest.mark.parametrize("source", ["checkpoint", "scratch"])
 def test_a_failed_job_that_is_retried_equals_its_twin(
     database,

@@ -34,7 +34,7 @@ TRAINING = {
     "max_attempts": 10,
 }  # fmt: skip
 """Stateful in every way."""
-LASTS_SECONDS = 3.0
+LASTS_SECONDS = 6.0
 
 MEASURED = {"seconds", "samples_per_second"}
 ANNOUNCED = {"epoch.completed", "early_stopping.updated", "diagnosis.changed"}
