@@ -7,7 +7,7 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Annotated, Any, Final
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Request, Response
 from fastapi import Path as PathParam
 from starlette.datastructures import Headers
 from starlette.responses import FileResponse
@@ -17,7 +17,7 @@ from epochd.api import examples
 from epochd.api.auth import GuardedRoute
 from epochd.api.deps import DatabaseDep, JobIdDep, SettingsDep
 from epochd.api.errors import problem
-from epochd.api.requests import NoQuery
+from epochd.api.requests import Nothing
 from epochd.api.responses import describe
 from epochd.contract.job import Artifact, ArtifactList
 from epochd.errors import NotFoundError
@@ -51,7 +51,7 @@ _HEADERS: Final = {
         {200: {"content": {"application/json": {"example": examples.ARTIFACTS}}}}, 401, 404, 422, 503
     ),
 )
-def list_artifacts(job_id: JobIdDep, db: DatabaseDep, _query: Annotated[NoQuery, Query()]) -> ArtifactList:
+def list_artifacts(job_id: JobIdDep, db: DatabaseDep, _query: Nothing) -> ArtifactList:
     """Name, size and digest of each file; empty until the job is done."""
     with db.read() as tx:
         rows = artifacts.of_job(tx, jobs.get(tx, job_id).number)
@@ -97,7 +97,7 @@ def get_artifact(
     name: Annotated[str, PathParam(description="The artifact's `name`.", examples=["model.safetensors"])],
     db: DatabaseDep,
     settings: SettingsDep,
-    _query: Annotated[NoQuery, Query()],
+    _query: Nothing,
 ) -> Any:
     """The file as it was written; `Range` requests resume a download."""
     if not _NAME.fullmatch(name):

@@ -2,20 +2,19 @@
 
 from typing import Annotated, Any, Final
 
-from fastapi import APIRouter, Body, Query
+from fastapi import APIRouter, Body
 
 from epochd.api import examples
 from epochd.api.auth import GuardedRoute
 from epochd.api.deps import DatabaseDep, JobIdDep
 from epochd.api.jobs import answer
-from epochd.api.requests import NoQuery
+from epochd.api.requests import Nothing
 from epochd.api.responses import describe
 from epochd.contract.job import CancelRequest, Job, JobPatch, PauseRequest, ResumeRequest, RetryRequest
 from epochd.jobs import amend, cancel, pause, retry
 
 router = APIRouter(route_class=GuardedRoute, tags=["jobs"])
 
-Nothing = Annotated[NoQuery, Query()]
 PROBLEMS: Final = (401, 404, 413, 415, 422, 503)
 
 

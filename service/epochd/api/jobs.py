@@ -10,7 +10,7 @@ from epochd.api import examples
 from epochd.api.auth import GuardedRoute
 from epochd.api.deps import DatabaseDep, FeedDep, JobIdDep, SettingsDep
 from epochd.api.params import get_idempotency_key, parse_tags
-from epochd.api.requests import NoQuery
+from epochd.api.requests import Nothing
 from epochd.api.responses import describe
 from epochd.api.waiting import Until, wait_for
 from epochd.contract.attempts import AttemptList
@@ -26,7 +26,6 @@ MAX_WAIT_SECONDS: Final = 60
 router = APIRouter(route_class=GuardedRoute, tags=["jobs"])
 
 SpecBody = Annotated[JobSpec, Body(openapi_examples=examples.SPECS)]
-Nothing = Annotated[NoQuery, Query()]
 LOCATION: Final = {
     "Location": {
         "description": "The path of the job.",

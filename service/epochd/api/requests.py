@@ -4,9 +4,9 @@ import json
 from collections.abc import Callable, Coroutine
 from email.message import Message
 from http import HTTPStatus
-from typing import Any, Final, NoReturn, get_origin
+from typing import Annotated, Any, Final, NoReturn, get_origin
 
-from fastapi import Request, Response
+from fastapi import Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from pydantic import BaseModel
@@ -24,6 +24,10 @@ UNSUPPORTED: Final = HTTPStatus.UNSUPPORTED_MEDIA_TYPE
 
 class NoQuery(BaseModel, extra="forbid"):
     """The query of an endpoint that takes no parameters."""
+
+
+Nothing = Annotated[NoQuery, Query()]
+"""The type of its parameter."""
 
 
 class StrictRequest(Request):

@@ -4,7 +4,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Self
@@ -73,13 +73,7 @@ class CheckpointSaved:
 
     def as_dict(self) -> dict[str, Any]:
         """The same as JSON-ready values."""
-        return {
-            "epoch": self.epoch,
-            "iteration": self.iteration,
-            "bytes": self.bytes,
-            "reason": self.reason,
-            "is_best": self.is_best,
-        }
+        return asdict(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +85,7 @@ class CheckpointFailed:
 
     def as_dict(self) -> dict[str, Any]:
         """The same as JSON-ready values."""
-        return {"code": self.code, "message": self.message}
+        return asdict(self)
 
 
 Report = Callable[[CheckpointSaved | CheckpointFailed], None]
