@@ -19,7 +19,20 @@ from epochd.errors import ConfigurationError, EpochdError
 from epochd.settings import Settings
 
 API_SETTINGS = frozenset(
-    {"host", "port", "workers", "heartbeat_seconds", "max_body_bytes", "api_keys", "insecure"}
+    {
+        "host",
+        "port",
+        "api_workers",
+        "workers",
+        "heartbeat_seconds",
+        "slow_reader_seconds",
+        "max_body_bytes",
+        "api_keys",
+        "insecure",
+        "mirror_tensorboard",
+        "mirror_mlflow",
+        "mirror_points",
+    }
 )
 DATABASE_SETTINGS = frozenset({"data_dir", "database_url"})
 

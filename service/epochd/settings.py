@@ -21,6 +21,9 @@ class Settings(BaseSettings):
     database_url: str | None = Field(
         None, description="`sqlite:///…` or `postgresql://…`; by default `epochd.db` in the data directory."
     )
+    api_workers: int = Field(
+        1, ge=1, le=64, description="Processes that answer requests, all on the one address."
+    )
     workers: int = Field(
         1, ge=0, le=64, description="Worker processes that `serve` starts beside the API; 0 is an API alone."
     )
@@ -54,11 +57,39 @@ class Settings(BaseSettings):
     heartbeat_seconds: float = Field(
         15.0, ge=0.05, le=300, description="Silence on an event stream after which a comment is sent."
     )
+    slow_reader_seconds: float = Field(
+        30.0,
+        ge=0.1,
+        le=3600,
+        description="A reader of an event stream that takes nothing for so long is cut off, and told where to resume.",
+    )
     max_body_bytes: int = Field(1_048_576, ge=1024, description="Largest JSON body of a request.")
     api_keys: SecretStr = Field(
         SecretStr(""), description="Accepted API keys, separated by commas; without any, loopback only."
     )
     insecure: bool = Field(False, description="Listen beyond loopback without API keys.")
+    keep_iterations_days: float | None = Field(
+        None,
+        ge=0,
+        le=36_500,
+        allow_inf_nan=False,
+        description="Days after a job's end after which its iterations move from the database into its artifact "
+        "`metrics.parquet`; by default never.",
+    )
+    mirror_tensorboard: Path | None = Field(
+        None, description="Directory in which every job appears as TensorBoard event files."
+    )
+    mirror_mlflow: str | None = Field(
+        None,
+        pattern=r"^https?://\S+$",
+        description="MLflow tracking server on which every job appears, such as `http://mlflow:5000`.",
+    )
+    mirror_points: int = Field(
+        10_000,
+        ge=1,
+        le=10_000_000,
+        description="Mirrors get at most so many iterations of a job, evenly spread, and every epoch.",
+    )
     log_level: str = Field(
         "info", pattern="^(debug|info|warning|error)$", description="Verbosity of the logs."
     )

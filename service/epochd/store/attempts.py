@@ -34,6 +34,7 @@ class AttemptRow:
     error: dict[str, Any] | None
     restored: dict[str, Any] | None
     writes: int
+    archive: str | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,10 @@ Who writes what:
 - ``iteration_blocks``, ``epoch_metrics``: the runner's recorder, fenced by its attempt.
 - ``events``: whoever changes the state of a job, in the same transaction.
 - ``artifacts``: the worker, in the transaction that ends the attempt.
+- ``iteration_levels``: the recorder as well, each row once, when all its iterations are recorded.
 - ``amendments``: the API inserts; the recorder notes when each took effect.
+- ``mirrors``: the process that mirrors a job to another tool.
+- ``counters``: whoever ends an attempt.
 - ``workers``: each worker its own row.
 """
 
@@ -20,6 +23,7 @@ from sqlalchemy import (
     ForeignKey,
     Index,
     Integer,
+    LargeBinary,
     MetaData,
     Table,
     Text,
@@ -111,6 +115,9 @@ attempts = Table(
     Column("error", Json),
     Column("restored", Json),  # {"epoch", "iteration", "attempt", "saved_at", "skipped"}; null: nothing there
     Column("writes", BigInteger, nullable=False, server_default="0"),  # number of the recorder's newest write
+    Column(
+        "archive", Text
+    ),  # the Parquet file its iterations were moved to, relative to the artifacts directory
     UniqueConstraint("job_number", "number"),
     Index(None, "finished_at", "lease_expires_at"),
     sqlite_autoincrement=True,
@@ -132,6 +139,16 @@ iteration_blocks = Table(
     Column("gradient_norm", Text, nullable=False),
     Column("samples_per_second", Text, nullable=False),
     Column("summary", Json, nullable=False),  # {"train_loss": {"min", "max", "mean", "last"}, …}
+)
+
+iteration_levels = Table(
+    "iteration_levels",
+    metadata,
+    Column("attempt_id", ForeignKey("attempts.id", ondelete="CASCADE"), primary_key=True),
+    Column("level", Integer, primary_key=True, autoincrement=False),
+    # Row p of a level covers an aligned span of iterations, all of which the attempt has recorded.
+    Column("part", BigInteger, primary_key=True, autoincrement=False),
+    Column("data", LargeBinary, nullable=False),  # levels.py knows how to read it
 )
 
 epoch_metrics = Table(
@@ -184,6 +201,28 @@ amendments = Table(
     Column("epoch", Integer),
     Column("iteration", BigInteger),
     Column("applied_at", UtcTime),  # null: it has not taken effect
+)
+
+mirrors = Table(
+    "mirrors",
+    metadata,
+    Column("job_number", ForeignKey("jobs.number", ondelete="CASCADE"), primary_key=True),
+    Column("target", Text, primary_key=True),  # tensorboard, mlflow
+    Column("run", Text),  # what the target calls it; null: nothing was sent yet
+    # Sent so far, since the retry from scratch that ``restarted_after`` is of: iterations and epochs up to here.
+    Column("restarted_after", Integer, nullable=False, server_default="0"),
+    Column("iteration", BigInteger, nullable=False, server_default="0"),
+    Column("epoch", Integer, nullable=False, server_default="0"),
+    Column("version", BigInteger, nullable=False, server_default="-1"),  # of the job, when all of it was sent
+    Column("holder", Text),  # who sends it now
+    Column("lease_expires_at", UtcTime),
+)
+
+counters = Table(
+    "counters",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("value", BigInteger, nullable=False),  # never smaller than before, whatever is deleted
 )
 
 workers = Table(
