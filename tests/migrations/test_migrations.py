@@ -8,7 +8,7 @@ from alembic.migration import MigrationContext
 from sqlalchemy import inspect, text
 
 from epochd.errors import ConfigurationError, DatabaseNotMigratedError, DatabaseUnavailableError
-from epochd.store import artifacts, attempts, curve, events, jobs, migrate
+from epochd.store import artifacts, attempts, counters, curve, events, jobs, migrate
 from epochd.store.tables import metadata
 
 
@@ -132,6 +132,11 @@ FIRST_SCHEMA_ROWS = (
                1, 10, '{"elapsed_seconds": 1.5}', :moment, :moment, :moment)""",
     """INSERT INTO attempts (job_number, number, worker, device, claimed_at, lease_expires_at, last_iteration)
        VALUES (1, 1, 'w', 'cpu', :moment, :moment, 10)""",
+    """INSERT INTO attempts (job_number, number, worker, device, claimed_at, lease_expires_at, last_iteration,
+                             finished_at, outcome, first_iteration)
+       VALUES (1, 2, 'w', 'cpu', :moment, :moment, 30, :moment, 'lost', 1),
+              (1, 3, 'w', 'cpu', :moment, :moment, 50, :moment, 'failed', 21),
+              (1, 4, 'w', 'cpu', :moment, :moment, 0, :moment, 'failed', 1)""",
     """INSERT INTO iteration_blocks VALUES (1, 0, 1, 1, 10, '[0.5]', '[0.1]', '[1.0]', '[100.0]', '{}')""",
     """INSERT INTO epoch_metrics VALUES (1, 1, 10, '{"train_loss": 0.5}', 0.1, 1.0, true)""",
     """INSERT INTO events VALUES (1, 1, 'job.queued', 0, 0, :moment, '{"priority": 3}')""",
@@ -163,6 +168,8 @@ def test_a_database_of_the_first_schema_keeps_its_rows(empty_database_url, open_
         assert (job.pause_requested_at, job.initial_spec, job.recorded_at) == (None, None, None)
         assert (job.amendments, job.retried_after, job.restarted_after) == (0, 0, 0)
         assert (job.has_begun, job.shown_iteration) == (True, 10)
+        assert counters.read(tx) == {"iterations": 60, "attempts_lost": 1, "attempts_failed": 2}
+        tx.execute(text("DELETE FROM attempts WHERE number > 1"))
         [attempt] = attempts.of_job(tx, 1)
         assert (attempt.restored, attempt.writes, attempt.last_iteration) == (None, 0, 10)
         assert curve.recorded(tx, 1) == curve.Recorded(((1, 1, 10),), 1)
@@ -173,6 +180,35 @@ def test_a_database_of_the_first_schema_keeps_its_rows(empty_database_url, open_
         assert jobs.transition(tx, 1, expected=("running",), status="queued")
         claim = jobs.claim(tx, worker="w", device="cpu", lease_seconds=30)
         assert (claim.attempt, claim.recorded.iteration, claim.amendments) == (2, 10, ())
+
+
+def test_counters_are_not_made_of_nothing(database):
+    with database.read() as tx:
+        assert counters.read(tx) == {}
+
+
+def test_no_migration_needs_a_newer_sqlite():
+    """Before 3.39 it knew HAVING with GROUP BY only."""
+    for path in (migrate.migrations_directory() / "versions").glob("*.py"):
+        for statement in path.read_text().split('"""'):
+            assert "HAVING" not in statement or "GROUP BY" in statement, path.name
+
+
+@pytest.mark.parametrize("database_kind", ["postgres"], indirect=True)
+def test_tables_that_others_use_are_not_waited_for_without_end(
+    empty_database_url, open_database, monkeypatch
+):
+    database = open_database(empty_database_url)
+    upgrade_to("0001", database)
+    monkeypatch.setattr(migrate, "_TABLE_SECONDS", 0.2)
+    with database.read() as tx:
+        tx.execute(text("SELECT count(*) FROM jobs"))
+        with pytest.raises(DatabaseUnavailableError, match="holds its tables; end what is using them"):
+            migrate.upgrade(empty_database_url)
+    with pytest.raises(DatabaseNotMigratedError, match="older"):
+        migrate.check_current(database)
+    migrate.upgrade(empty_database_url)
+    migrate.check_current(database)
 
 
 def test_a_schema_from_the_future_is_refused(database, database_url):

@@ -1,8 +1,10 @@
 """Bringing the schema to the version that the code works with, by the migrations in ``migrations/``."""
 
+import sqlite3
 from functools import cache
 from pathlib import Path
 
+import psycopg
 from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
@@ -10,10 +12,11 @@ from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 from sqlalchemy import text
 
-from epochd.errors import DatabaseNotMigratedError
-from epochd.store.database import Database
+from epochd.errors import DatabaseNotMigratedError, DatabaseUnavailableError
+from epochd.store.database import Database, Transaction
 
 _PACKAGE = Path(__file__).resolve().parents[1]
+_TABLE_SECONDS = 10.0
 _LOCK = 0x65706F636864  # "epochd": the Postgres advisory lock of those who migrate
 
 
@@ -24,7 +27,7 @@ def upgrade(url: str) -> None:
 
     Raises:
         ConfigurationError: when the URL names no database that epochd works with.
-        DatabaseUnavailableError: when the database does not answer.
+        DatabaseUnavailableError: when the database does not answer, or its tables are in use for too long.
         DatabaseNotMigratedError: when the schema is newer than this version of epochd.
 
     """
@@ -32,16 +35,36 @@ def upgrade(url: str) -> None:
     try:
         with db.write() as tx:
             if db.dialect == "postgresql":
-                # Others may migrate for longer than an ordinary statement waits for a lock.
-                tx.execute(text("SET LOCAL lock_timeout = 0"))
-                tx.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
+                _wait_for_others(tx)
             config = _config()
             config.attributes["connection"] = tx
             command.upgrade(config, "head")
     except CommandError as error:
         raise _newer() from error
+    except DatabaseUnavailableError as error:
+        if not _is_locked(error):
+            raise
+        message = f"the database {db.safe_url} could not be migrated, and is as it was: somebody else holds its tables"
+        raise DatabaseUnavailableError(f"{message}; end what is using them, then try again") from error
     finally:
         db.close()
+
+
+def _wait_for_others(tx: Transaction) -> None:
+    """Wait for whoever migrates, however long that takes; but not so for a table.
+
+    Everybody who comes to a table later waits behind whoever waits to change it.
+    """
+    tx.execute(text("SET LOCAL lock_timeout = 0"))
+    tx.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
+    tx.execute(text(f"SET LOCAL lock_timeout = {int(_TABLE_SECONDS * 1000)}"))
+
+
+def _is_locked(error: DatabaseUnavailableError) -> bool:
+    reason = getattr(error.__cause__, "orig", None)
+    return isinstance(reason, psycopg.errors.LockNotAvailable) or (
+        getattr(reason, "sqlite_errorcode", None) == sqlite3.SQLITE_BUSY
+    )
 
 
 def check_current(db: Database) -> None:

@@ -6,12 +6,14 @@ Who writes what:
   worker that holds the attempt does the rest.
 - ``attempts``: inserted by a claim, renewed by the runner, ended by the worker or by the reaper.
 - ``iteration_blocks``, ``epoch_metrics``: the runner's recorder, fenced by its attempt.
+- ``attempts.archive``: the worker that moved the iterations into a file; it removes their blocks afterwards.
 - ``events``: whoever changes the state of a job, in the same transaction.
 - ``artifacts``: the worker, in the transaction that ends the attempt.
 - ``iteration_levels``: the recorder as well, each row once, when all its iterations are recorded.
 - ``amendments``: the API inserts; the recorder notes when each took effect.
 - ``mirrors``: the process that mirrors a job to another tool.
 - ``counters``: whoever ends an attempt.
+- ``directories``: ``epochd serve``, when it starts.
 - ``workers``: each worker its own row.
 """
 
@@ -92,7 +94,8 @@ jobs = Table(
         "retried_after", Integer, nullable=False, server_default="0"
     ),  # attempts up to here: failures forgiven
     Column("restarted_after", Integer, nullable=False, server_default="0"),  # … and here: not resumed from
-    Index("ix_jobs_claim", "status", desc("priority"), "number"),  # the order in which jobs are claimed
+    # The order in which jobs are claimed; with available_at it also tells, unread rows aside, how many there are.
+    Index("ix_jobs_claim", "status", desc("priority"), "number", "available_at"),
     Index(None, "name"),
     sqlite_autoincrement=True,  # a number never comes again, not even that of a deleted job
 )
@@ -138,7 +141,9 @@ iteration_blocks = Table(
     Column("learning_rate", Text, nullable=False),
     Column("gradient_norm", Text, nullable=False),
     Column("samples_per_second", Text, nullable=False),
-    Column("summary", Json, nullable=False),  # {"train_loss": {"min", "max", "mean", "last"}, …}
+    # Earlier versions wrote extremes and means here, which nobody reads: the levels have them, and for any width.
+    # Empty since then, and still there, because SQLite would write a whole database anew to be rid of it.
+    Column("summary", Json, nullable=False, default={}),
 )
 
 iteration_levels = Table(
@@ -213,9 +218,20 @@ mirrors = Table(
     Column("restarted_after", Integer, nullable=False, server_default="0"),
     Column("iteration", BigInteger, nullable=False, server_default="0"),
     Column("epoch", Integer, nullable=False, server_default="0"),
+    Column("attempt", Integer, nullable=False, server_default="0"),  # the newest whose curve that is
+    Column(
+        "moment", Float, nullable=False, server_default="0"
+    ),  # given to that iteration: seconds since 1970
     Column("version", BigInteger, nullable=False, server_default="-1"),  # of the job, when all of it was sent
     Column("holder", Text),  # who sends it now
     Column("lease_expires_at", UtcTime),
+)
+
+directories = Table(
+    "directories",
+    metadata,
+    Column("name", Text, primary_key=True),  # artifacts
+    Column("mark", Text, nullable=False),  # what is in its file .epochd
 )
 
 counters = Table(
@@ -232,6 +248,7 @@ workers = Table(
     Column("host", Text, nullable=False),
     Column("pid", Integer, nullable=False),
     Column("devices", Json, nullable=False),
+    Column("memory", Json),  # of each device, as last seen: {"cuda:0": {"used": bytes, "total": bytes}}
     Column("slots", Integer, nullable=False),
     Column("started_at", UtcTime, nullable=False),
     Column("last_seen_at", UtcTime, nullable=False),
