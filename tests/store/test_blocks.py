@@ -1,5 +1,4 @@
 import json
-import math
 
 import numpy as np
 import pytest
@@ -7,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from epochd.store.blocks import Block, block_of, cut, dump, epochs_of, load, summarise
+from epochd.store.blocks import Block, block_of, cut, dump, epochs_of, load
 
 floats = st.floats(width=32, allow_nan=True, allow_infinity=True)
 
@@ -35,21 +34,6 @@ def test_a_cut_is_the_inside_of_the_slice(values, data):
     start = data.draw(st.integers(0, len(values) - 1))
     stop = data.draw(st.integers(start + 1, len(values)))
     assert f"[{cut(dump(values).decode(), start, stop)}]".encode() == dump(values[start:stop])
-
-
-def test_a_summary_leaves_out_what_is_not_finite_but_tells_the_last():
-    assert summarise(column(3, float("nan"), 1, float("inf"), 2)) == {
-        "min": 1,
-        "max": 3,
-        "mean": 2,
-        "last": 2,
-    }
-    assert summarise(column(1, float("nan"))) == {"min": 1, "max": 1, "mean": 1, "last": None}
-    assert summarise(column(float("nan"))) == {"min": None, "max": None, "mean": None, "last": None}
-
-
-def test_the_mean_of_large_numbers_does_not_overflow():
-    assert math.isclose(summarise(column(*[3e38] * 1024))["mean"], 3e38, rel_tol=1e-6)
 
 
 def test_blocks_and_epochs_are_counted_from_the_first_iteration():

@@ -49,3 +49,53 @@ def test_a_full_block_is_not_kept():
     buffer.add(run(1, 1024))
     buffer.written()
     assert buffer.unwritten() == []
+
+
+def rows_of(buffer):
+    return [(row.level, row.part, row.buckets.tobytes()) for row in buffer.unwritten_levels()]
+
+
+@given(
+    st.one_of(st.just(0), st.integers(0, 9000)),
+    st.lists(st.tuples(st.integers(1, 9000), st.booleans()), min_size=1, max_size=8),
+)
+def test_rows_of_levels_are_the_same_however_iterations_come(after, runs):
+    buffer, written, first = BlockBuffer(after), [], after + 1
+    for count, commit in runs:
+        buffer.add(run(first, count))
+        first += count
+        if commit:
+            written += rows_of(buffer)
+            buffer.written()
+    at_once = BlockBuffer(after)
+    at_once.add(run(after + 1, first - after - 1))
+    assert written + rows_of(buffer) == rows_of(at_once)
+    parts = [part for level, part, _ in rows_of(at_once) if level == 0]
+    assert parts == list(range(-(-after // 4096), (first - 1) // 4096))
+
+
+def test_a_row_of_a_level_is_written_until_it_is_committed_and_never_again():
+    buffer = BlockBuffer()
+    buffer.add(run(1, 4095))
+    assert buffer.unwritten_levels() == []
+    buffer.add(run(4096, 1))
+    for _ in range(2):  # the second time after a write that failed
+        assert [(row.level, row.part) for row in buffer.unwritten_levels()] == [(0, 0)]
+    offered = buffer.unwritten_levels()
+    buffer.written()
+    assert len(offered) == 1
+    assert buffer.unwritten_levels() == []
+    buffer.add(run(4097, 4096))
+    assert [(row.level, row.part) for row in buffer.unwritten_levels()] == [(0, 1)]
+
+
+def test_what_is_written_with_a_block_holds_the_same_iterations():
+    buffer, blocks, rows = BlockBuffer(), {}, {}
+    for first in range(1, 20_000, 700):
+        buffer.add(run(first, 700))
+        blocks |= {block.number: block.last for block in buffer.unwritten()}
+        rows |= {(row.level, row.part): None for row in buffer.unwritten_levels()}
+        last = max(blocks.values())
+        assert {part for level, part in rows if level == 0} == set(range(last // 4096))
+        assert {part for level, part in rows if level == 1} == set(range(last // 16_384))
+        buffer.written()

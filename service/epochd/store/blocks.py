@@ -65,7 +65,6 @@ class Block:
             "first_iteration": self.first,
             "iterations": len(self.train_loss),
             **{name: dump(array).decode() for name, array in arrays.items()},
-            "summary": {name: summarise(array) for name, array in arrays.items()},
         }
 
 
@@ -82,16 +81,6 @@ def dump(array: npt.NDArray[Any]) -> bytes:
 def load(text: str) -> Float32Array:
     """Read such a text again; null becomes NaN."""
     return np.array(orjson.loads(text), dtype=np.float32)
-
-
-def summarise(array: Float32Array) -> dict[str, float | None]:
-    """Give minimum, maximum and mean of the finite values, and the last value; None where there is none."""
-    finite = array[np.isfinite(array)]
-    last = float(array[-1]) if np.isfinite(array[-1]) else None
-    if not len(finite):
-        return {"min": None, "max": None, "mean": None, "last": last}
-    mean = float(finite.mean(dtype=np.float64))
-    return {"min": float(finite.min()), "max": float(finite.max()), "mean": mean, "last": last}
 
 
 def cut(text: str, start: int, stop: int) -> str:

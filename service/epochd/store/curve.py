@@ -4,15 +4,16 @@ Each attempt contributes from its first iteration on: a later attempt replaces w
 there on.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sqlalchemy import and_, func, or_, select
 
 from epochd.errors import NotFoundError
+from epochd.store import archive
 from epochd.store.blocks import block_of
-from epochd.store.database import Transaction
+from epochd.store.database import Transaction, archives
 from epochd.store.tables import attempts, epoch_metrics, iteration_blocks, jobs
 
 BLOCKS_AT_ONCE = 64
@@ -32,6 +33,8 @@ class Segment:
     attempt_id: int
     first: int
     last: int
+    archive: str | None = None
+    """The file that they were moved to, relative to ``database.archives``; None: they are in the database."""
 
     @property
     def iterations(self) -> int:
@@ -91,13 +94,21 @@ def segments(tx: Transaction, job_number: int, attempt: int | None = None) -> li
         NotFoundError: code ``attempt_not_found``.
 
     """
-    columns = (attempts.c.id, attempts.c.first_iteration, attempts.c.last_iteration)
+    c = attempts.c
+    columns = (c.id, c.first_iteration, c.last_iteration, c.archive)
     query = _newest_first(columns, job_number, attempt)
     known = attempt is None or attempt <= MAX_ATTEMPT
     rows = tx.execute(query).all() if known else []
     if attempt is not None and not rows:
         raise NotFoundError(f"the job has no attempt {attempt}", code="attempt_not_found")
     return _visible([Segment(*row) for row in rows])
+
+
+def former_segments(tx: Transaction, job_number: int, newest: int) -> list[Segment]:
+    """Tell the same of the curve as it was while this attempt was the newest."""
+    c = attempts.c
+    query = _newest_first((c.id, c.first_iteration, c.last_iteration, c.archive), job_number, None)
+    return _visible([Segment(*row) for row in tx.execute(query.where(c.number <= newest))])
 
 
 def _newest_first(columns: Sequence[Any], job_number: int, attempt: int | None) -> Any:
@@ -116,7 +127,7 @@ def _visible(newest_first: Sequence[Segment]) -> list[Segment]:
             continue
         last = min(segment.last, found[-1].first - 1) if found else segment.last
         if segment.first <= last:
-            found.append(Segment(segment.attempt_id, segment.first, last))
+            found.append(replace(segment, last=last))
     return found[::-1]
 
 
@@ -168,7 +179,7 @@ def clip(curve: Sequence[Segment], after: int, limit: int) -> list[Segment]:
         first = max(segment.first, after + 1)
         last = min(segment.last, first + limit - 1)
         if first <= last:
-            taken.append(Segment(segment.attempt_id, first, last))
+            taken.append(replace(segment, first=first, last=last))
             limit -= last - first + 1
     return taken
 
@@ -178,8 +189,14 @@ def pieces(tx: Transaction, curve: Sequence[Segment], columns: Sequence[str]) ->
     for segment in curve:
         end = block_of(segment.last) + 1
         for begin in range(block_of(segment.first), end, BLOCKS_AT_ONCE):
-            rows = tx.execute(_blocks(segment, begin, min(begin + BLOCKS_AT_ONCE, end), columns))
+            rows = _rows(tx, segment, begin, min(begin + BLOCKS_AT_ONCE, end), columns)
             yield from (_piece(segment, *row[:3], texts=tuple(row[3:])) for row in rows)
+
+
+def _rows(tx: Transaction, segment: Segment, begin: int, end: int, columns: Sequence[str]) -> Iterable[Any]:
+    if segment.archive is None:
+        return tx.execute(_blocks(segment, begin, end, columns))
+    return archive.blocks(archives(tx), segment.archive, segment.attempt_id, range(begin, end), columns)
 
 
 def _blocks(segment: Segment, begin: int, end: int, columns: Sequence[str]) -> Any:

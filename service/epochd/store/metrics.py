@@ -4,22 +4,23 @@ Written by the recorder of an attempt, and only while the attempt has not ended.
 curve (``curve.py``), or as what a single attempt recorded.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
-import numpy as np
 import numpy.typing as npt
-import orjson
-from sqlalchemy import case, func, select, update
+from sqlalchemy import BigInteger, Update, bindparam, case, func, select, update
 
 from epochd.store import attempts as attempts_store
-from epochd.store.blocks import COLUMNS, Block, cut, dump, epochs_of, load
-from epochd.store.curve import NO_EPOCH, Piece, clip, is_shown, pieces, segments, shown_epochs
+from epochd.store.blocks import Block
+from epochd.store.columns import FIELDS, answer, chosen, loaded, spliced
+from epochd.store.curve import NO_EPOCH, clip, is_shown, pieces, segments, shown_epochs
 from epochd.store.database import Transaction
 from epochd.store.jobs import JobRow
-from epochd.store.rows import upsert
-from epochd.store.tables import attempts, epoch_metrics, iteration_blocks
+from epochd.store.levels import LevelRow
+from epochd.store.reduced import reduced
+from epochd.store.rows import dump, insert_many, upsert
+from epochd.store.tables import attempts, epoch_metrics, iteration_blocks, iteration_levels
 
 __all__ = [
     "FIELDS",
@@ -27,6 +28,7 @@ __all__ = [
     "EpochRow",
     "NewEpoch",
     "epochs",
+    "epochs_as_recorded",
     "iteration_columns",
     "iterations_json",
     "last_iteration",
@@ -34,9 +36,6 @@ __all__ = [
     "record_iterations",
     "reduced",
 ]
-
-FIELDS = ("epoch", *COLUMNS)
-"""The columns that a reader may choose from; ``iteration`` is always there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,9 +54,11 @@ class EpochRow:
     is_best: bool
 
 
-@dataclass(frozen=True, slots=True)
-class NewEpoch:
-    """An epoch to be stored; ``iteration`` is its last, ``is_best`` says that none was better so far."""
+class NewEpoch(NamedTuple):
+    """An epoch to be stored; ``iteration`` is its last, ``is_best`` says that none was better so far.
+
+    No dataclass, which takes longer to make: there may be a thousand a second.
+    """
 
     epoch: int
     iteration: int
@@ -68,9 +69,15 @@ class NewEpoch:
 
 
 def record_iterations(
-    tx: Transaction, attempt_id: int, iterations_per_epoch: int, blocks: Sequence[Block]
+    tx: Transaction,
+    attempt_id: int,
+    iterations_per_epoch: int,
+    blocks: Sequence[Block],
+    levels: Sequence[LevelRow] = (),
 ) -> None:
-    """Store blocks, ascending; a block that is stored already is overwritten by the longer one.
+    """Store blocks, ascending, and the rows of the reduced levels that these complete.
+
+    A block that is stored already is overwritten by the longer one.
 
     Raises:
         AttemptLostError: when the attempt has ended; nothing is stored.
@@ -81,17 +88,26 @@ def record_iterations(
     _advance(tx, attempt_id, blocks[0].first, blocks[-1].last)
     fixed = {"attempt_id": attempt_id, "iterations_per_epoch": iterations_per_epoch}
     upsert(tx, iteration_blocks, [{**fixed, **block.as_row()} for block in blocks])
+    rows = [{"attempt_id": attempt_id, **row.as_row(iterations_per_epoch)} for row in levels]
+    upsert(tx, iteration_levels, rows)
 
 
 def _advance(tx: Transaction, attempt_id: int, first: int, last: int) -> None:
-    nothing_yet = attempts.c.last_iteration < attempts.c.first_iteration
-    statement = update(attempts).where(attempts.c.id == attempt_id, attempts.c.finished_at.is_(None))
-    statement = statement.values(
-        first_iteration=case((nothing_yet, first), else_=attempts.c.first_iteration),
-        last_iteration=case((attempts.c.last_iteration > last, attempts.c.last_iteration), else_=last),
-    )
-    if tx.execute(statement).rowcount == 0:
+    if tx.execute(_ADVANCE, {"attempt": attempt_id, "first": first, "last": last}).rowcount == 0:
         raise attempts_store.lost(attempt_id)
+
+
+def _advance_statement() -> Update:
+    a, first, last = attempts.c, bindparam("first", type_=BigInteger), bindparam("last", type_=BigInteger)
+    living = update(attempts).where(a.id == bindparam("attempt"), a.finished_at.is_(None))
+    return living.values(
+        first_iteration=case((a.last_iteration < a.first_iteration, first), else_=a.first_iteration),
+        last_iteration=case((a.last_iteration > last, a.last_iteration), else_=last),
+    )
+
+
+_ADVANCE = _advance_statement()
+"""Made once: to make a statement takes longer than to execute it, and a recorder does both several times a second."""
 
 
 def record_epochs(tx: Transaction, attempt_id: int, new: Sequence[NewEpoch]) -> None:
@@ -106,12 +122,11 @@ def record_epochs(tx: Transaction, attempt_id: int, new: Sequence[NewEpoch]) -> 
     living = select(attempts.c.id).where(attempts.c.id == attempt_id, attempts.c.finished_at.is_(None))
     if tx.execute(living.with_for_update()).one_or_none() is None:
         raise attempts_store.lost(attempt_id)
-    upsert(tx, epoch_metrics, [{**_as_row(one), "attempt_id": attempt_id} for one in new])
-
-
-def _as_row(epoch: NewEpoch) -> dict[str, Any]:
-    # Not dataclasses.asdict: it would copy the metrics deeply, for each of hundreds of epochs a second.
-    return {name: getattr(epoch, name) for name in NewEpoch.__dataclass_fields__}
+    rows = [
+        (attempt_id, number, iteration, dump(values), learning_rate, seconds, is_best)
+        for number, iteration, values, learning_rate, seconds, is_best in new
+    ]
+    insert_many(tx, epoch_metrics, rows, overwrite=True)
 
 
 def last_iteration(tx: Transaction, job: JobRow, attempt: int | None = None) -> int:
@@ -141,36 +156,10 @@ def iterations_json(  # noqa: PLR0913 - what to read is named
     """
     curve = segments(tx, job.number, attempt)
     slice_ = clip(curve, after, limit)
-    names = _chosen(fields)
-    stored = [name for name in names if name in COLUMNS]
-    columns = _spliced(pieces(tx, slice_, stored), names, stored)
+    names, stored = chosen(fields)
+    columns = spliced(pieces(tx, slice_, stored), names, stored)
     more = bool(slice_) and slice_[-1].last < curve[-1].last
-    return _answer(columns, slice_[-1].last if more else None)
-
-
-def _chosen(fields: Sequence[str] | None) -> list[str]:
-    return ["iteration", *(name for name in FIELDS if fields is None or name in fields)]
-
-
-def _spliced(found: Iterable[Piece], names: Sequence[str], stored: Sequence[str]) -> dict[str, bytes]:
-    parts: dict[str, list[str]] = {name: [] for name in names}
-    for piece in found:
-        numbers = np.arange(piece.first, piece.last + 1)
-        parts["iteration"].append(_inside(numbers))
-        if "epoch" in parts:
-            parts["epoch"].append(_inside(epochs_of(numbers, piece.iterations_per_epoch)))
-        for name, text in zip(stored, piece.texts, strict=True):
-            parts[name].append(text[1:-1] if piece.whole else cut(text, piece.start, piece.stop))
-    return {name: f"[{','.join(texts)}]".encode() for name, texts in parts.items()}
-
-
-def _inside(numbers: npt.NDArray[np.int64]) -> str:
-    return dump(numbers)[1:-1].decode()
-
-
-def _answer(columns: Mapping[str, bytes], following: int | None) -> bytes:
-    body = b",".join(b'"%b":%b' % (name.encode(), text) for name, text in columns.items())
-    return b'{"columns":{%b},"next":%b}' % (body, orjson.dumps(following))
+    return answer(columns, slice_[-1].last if more else None)
 
 
 def iteration_columns(  # noqa: PLR0913 - what to read is named
@@ -188,87 +177,8 @@ def iteration_columns(  # noqa: PLR0913 - what to read is named
     """
     curve = segments(tx, job.number, attempt)
     slice_ = clip(curve, after, curve[-1].last if curve and limit is None else limit or 0)
-    names = _chosen(fields)
-    stored = [name for name in names if name in COLUMNS]
-    parts = _loaded(pieces(tx, slice_, stored), names, stored)
-    return {name: np.concatenate([_EMPTY[name], *arrays]) for name, arrays in parts.items()}
-
-
-_EMPTY: dict[str, npt.NDArray[Any]] = {
-    name: np.empty(0, np.float32 if name in COLUMNS else np.int64) for name in ("iteration", *FIELDS)
-}
-
-
-def _loaded(
-    found: Iterable[Piece], names: Sequence[str], stored: Sequence[str]
-) -> dict[str, list[npt.NDArray[Any]]]:
-    parts: dict[str, list[npt.NDArray[Any]]] = {name: [] for name in names}
-    for piece in found:
-        numbers = np.arange(piece.first, piece.last + 1, dtype=np.int64)
-        parts["iteration"].append(numbers)
-        if "epoch" in parts:
-            parts["epoch"].append(epochs_of(numbers, piece.iterations_per_epoch))
-        for name, text in zip(stored, piece.texts, strict=True):
-            parts[name].append(load(text)[piece.start : piece.stop])
-    return parts
-
-
-def reduced(
-    tx: Transaction,
-    job: JobRow,
-    points: int,
-    *,
-    fields: Sequence[str] | None = None,
-    attempt: int | None = None,
-) -> bytes:
-    """Write the whole curve with at most ``points`` (>= 1) iterations, in the shape of ``iterations_json``.
-
-    The iterations are divided into equal buckets; of each the ones of smallest and largest ``train_loss``
-    stay, and the first and the newest of all. ``next`` is null.
-
-    Raises:
-        NotFoundError: code ``attempt_not_found``.
-
-    """
-    curve = segments(tx, job.number, attempt)
-    loss = [load(piece.texts[0])[piece.start : piece.stop] for piece in pieces(tx, curve, ["train_loss"])]
-    kept = extremes(np.concatenate([_EMPTY["train_loss"], *loss]), points)
-    names = _chosen(fields)
-    stored = [name for name in names if name in COLUMNS]
-    return _answer(_picked(pieces(tx, curve, stored), kept, names, stored), None)
-
-
-def extremes(values: npt.NDArray[np.float32], points: int) -> npt.NDArray[np.int64]:
-    """Choose at most ``points`` positions of a series: first, last, and each bucket's minimum and maximum.
-
-    NaN counts as neither; a bucket of nothing else keeps its first.
-    """
-    n = len(values)
-    if n <= points:
-        return np.arange(n)
-    if points == 1:
-        return np.array([n - 1])
-    kept = [0, n - 1]
-    for bucket in np.array_split(np.arange(1, n - 1), max(1, (points - 2) // 2))[: (points - 2) // 2]:
-        inside = values[bucket]
-        kept.append(int(bucket[np.argmin(np.where(np.isnan(inside), np.inf, inside))]))
-        kept.append(int(bucket[np.argmax(np.where(np.isnan(inside), -np.inf, inside))]))
-    return np.unique(kept)
-
-
-def _picked(
-    found: Iterable[Piece], kept: npt.NDArray[np.int64], names: Sequence[str], stored: Sequence[str]
-) -> dict[str, bytes]:
-    parts: dict[str, list[npt.NDArray[Any]]] = {name: [_EMPTY[name]] for name in names}
-    position = 0
-    for piece in found:
-        size = piece.stop - piece.start
-        inside = kept[np.searchsorted(kept, position) : np.searchsorted(kept, position + size)] - position
-        position += size
-        if len(inside):
-            for name, arrays in _loaded([piece], names, stored).items():
-                parts[name].append(arrays[0][inside])
-    return {name: dump(np.concatenate(arrays)) for name, arrays in parts.items()}
+    names, stored = chosen(fields)
+    return loaded(pieces(tx, slice_, stored), names, stored)
 
 
 def epochs(
@@ -289,8 +199,20 @@ def epochs(
     if not shown:
         return [], None
     c = epoch_metrics.c
-    query = select(*c).where(is_shown(shown), c.epoch > min(after, NO_EPOCH))
-    query = query.order_by(c.epoch).limit(limit + 1)
     best = tx.execute(select(func.max(c.epoch)).where(is_shown(shown), c.is_best)).scalar_one()
-    rows = [replace(EpochRow(*row), is_best=row.epoch == best) for row in tx.execute(query)]
+    rows = [replace(row, is_best=row.epoch == best) for row in _epoch_rows(tx, shown, after, limit + 1)]
     return rows[:limit], rows[limit - 1].epoch if len(rows) > limit else None
+
+
+def epochs_as_recorded(tx: Transaction, job: JobRow, *, after: int, limit: int) -> list[EpochRow]:
+    """Read epochs of the curve without looking at all others: ``is_best`` says that none was better until then."""
+    shown = shown_epochs(tx, job.number)
+    return _epoch_rows(tx, shown, after, limit) if shown else []
+
+
+def _epoch_rows(
+    tx: Transaction, shown: Sequence[tuple[int, int, int]], after: int, limit: int
+) -> list[EpochRow]:
+    c = epoch_metrics.c
+    query = select(*c).where(is_shown(shown), c.epoch > min(after, NO_EPOCH)).order_by(c.epoch).limit(limit)
+    return [EpochRow(*row) for row in tx.execute(query)]
