@@ -5,6 +5,7 @@ import pytest
 from epochd.errors import NotFoundError
 from epochd.store import events, jobs
 from epochd.store.events import NewEvent
+from epochd.training.early_stopping import EarlyStoppingState
 
 
 def test_events_are_numbered_from_one_for_each_job(database, make_job):
@@ -48,6 +49,16 @@ def test_many_events_at_once_carry_their_own_iterations(database, running):
     ]
     assert [row.data for row in rows[1:4]] == [{"epoch": 1}, {"epoch": 2}, {"epoch": 3}]
     assert rows == sorted(rows, key=lambda row: row.created_at)
+
+
+def test_a_dataclass_is_data_as_its_dict_is(database, make_job):
+    number = make_job().number
+    state = EarlyStoppingState("validation_loss", "min", 5, best_value=float("nan"), best_epoch=3)
+    with database.write() as tx:
+        events.append_many(tx, number, [NewEvent("early_stopping.updated", state, 1)])
+    with database.read() as tx:
+        [row] = events.after(tx, number, 0, 2)
+    assert row.data == {**state.as_dict(), "best_value": None}
 
 
 def test_pages_of_events(database, make_job):

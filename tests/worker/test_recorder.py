@@ -21,7 +21,7 @@ from epochd.training.events import AmendmentApplied, EpochCompleted, IterationsC
 from epochd.worker.batch import Began
 from epochd.worker.checkpointer import CheckpointFailed, CheckpointSaved
 from epochd.worker.order import AttemptOrder
-from epochd.worker.recorder import Recorder
+from epochd.worker.recorder import PORTION_NOTES, Recorder
 
 PER_EPOCH = 8
 
@@ -141,6 +141,31 @@ def test_everything_is_written_once_when_the_recorder_is_left(database, order):
             for event in epoch_of(number):
                 recorder.record(event)
     check_complete(database, order, 300)
+
+
+def test_a_backlog_is_written_in_full_portions_at_once(database, order):
+    epochs = PORTION_NOTES - 1
+    recorder = Recorder(database, order, "cpu")
+    recorder.record(FROM_SCRATCH)
+    record_epochs(recorder, *range(1, epochs + 1))
+    with recorder:
+        pass
+    assert attempt_of(database, order).writes == 2
+    with database.read() as tx:
+        assert jobs.get(tx, order.job_id).epoch == epochs
+
+
+def test_more_than_a_portion_is_written_without_a_pause(database, order, monkeypatch):
+    monkeypatch.setattr("epochd.worker.recorder.WRITE_EVERY_SECONDS", 1000.0)
+    monkeypatch.setattr("epochd.worker.recorder.MAX_WRITE_EVERY_SECONDS", 1000.0)
+    monkeypatch.setattr("epochd.worker.recorder.BUSY_WRITE_EVERY_SECONDS", 1000.0)
+    with Recorder(database, order, "cpu") as recorder:
+        recorder.record(FROM_SCRATCH)
+        while recorder.recorded == (0, 0) and not attempt_of(database, order).writes:
+            time.sleep(0.01)
+        record_epochs(recorder, *range(1, PORTION_NOTES))
+        while recorder.recorded[0] < PORTION_NOTES // 2 - 1:
+            time.sleep(0.01)
 
 
 def test_what_was_recorded_while_the_database_was_away_comes_after_it_is_back(database, database_url, order):

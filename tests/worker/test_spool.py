@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from epochd.training.events import IterationsCompleted
+from epochd.worker.recorder import PORTION_BYTES, PORTION_NOTES
 from epochd.worker.spool import Note, Spool
 
 
@@ -120,3 +121,27 @@ def test_a_folder_that_cannot_be_made_keeps_notes_in_memory(tmp_path):
     for number in range(5):
         spool.append(note(number))
     assert drain(spool) == [0, 1, 2, 3, 4]
+
+
+def test_bounds_are_exceeded_by_what_a_portion_would_leave(tmp_path):
+    spool = Spool(tmp_path / "spool", max_notes=2)
+    for number in range(3):
+        spool.append(note(number))
+    size = note(0).bytes
+    assert not spool.exceeds(3, 3 * size)
+    assert spool.exceeds(2, 3 * size)
+    assert spool.exceeds(3, 3 * size - 1)
+    assert spool.notes_on_disk == 1, "wherever they are"
+    spool.take(3, 10**9)
+    assert not spool.exceeds(0, 0)
+    spool.close()
+
+
+def test_a_portion_holds_as_many_notes_of_short_epochs_as_it_may(tmp_path):
+    spool = Spool(tmp_path / "spool")
+    values = np.zeros(23, np.float32)
+    for number in range(PORTION_NOTES + 1):
+        spool.append(Note(0.0, IterationsCompleted(1, 23 * number + 1, values, values, values, values)))
+    assert spool.exceeds(PORTION_NOTES, PORTION_BYTES)
+    assert len(spool.take(PORTION_NOTES, PORTION_BYTES)) == PORTION_NOTES
+    assert not spool.exceeds(PORTION_NOTES, PORTION_BYTES)

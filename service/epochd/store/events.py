@@ -3,15 +3,16 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
-from sqlalchemy import insert, select, update
+from sqlalchemy import bindparam, insert, select, update
 
 from epochd.errors import NotFoundError
 from epochd.store.database import Transaction
 from epochd.store.jobs import MAX_NUMBER
+from epochd.store.rows import dump, insert_many
 from epochd.store.tables import events, jobs
-from epochd.store.types import now
+from epochd.store.types import UtcTime, now
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,12 +28,15 @@ class EventRow:
     data: dict[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class NewEvent:
-    """An event to be added; ``iteration`` is the last one recorded when it happened."""
+class NewEvent(NamedTuple):
+    """An event to be added; ``iteration`` is the last one recorded when it happened.
+
+    ``data`` is a dict, or a dataclass that reads as one. This is none itself, which would take longer to make: there
+    may be a thousand a second.
+    """
 
     type: str
-    data: Mapping[str, Any]
+    data: Any
     iteration: int
 
 
@@ -61,13 +65,12 @@ def append_many(tx: Transaction, job_number: int, new: Sequence[NewEvent]) -> No
     if not new:
         return
     last, attempt, _ = _count(tx, job_number, len(new))
-    moment = tx.execute(select(now())).scalar_one()
-    shared = {"job_number": job_number, "attempt": attempt, "created_at": moment}
+    moment = UtcTime().process_bind_param(tx.execute(select(now())).scalar_one(), tx.dialect)
     rows = [
-        {**shared, "seq": seq, "type": one.type, "iteration": one.iteration, "data": dict(one.data)}
-        for seq, one in enumerate(new, last - len(new) + 1)
+        (job_number, seq, kind, attempt, iteration, moment, dump(data))
+        for seq, (kind, data, iteration) in enumerate(new, last - len(new) + 1)
     ]
-    tx.execute(insert(events), rows)
+    insert_many(tx, events, rows)
 
 
 def _count(tx: Transaction, job_number: int, count: int) -> tuple[int, int, int]:
@@ -76,16 +79,19 @@ def _count(tx: Transaction, job_number: int, count: int) -> tuple[int, int, int]
     The counter in the job's row is locked until the commit: two writers get different numbers, in commit
     order.
     """
-    counted = tx.execute(
-        update(jobs)
-        .where(jobs.c.number == job_number)
-        .values(last_event=jobs.c.last_event + count, version=jobs.c.version + 1)
-        .returning(jobs.c.last_event, jobs.c.attempt, jobs.c.iteration)
-    ).one_or_none()
+    counted = tx.execute(_COUNT, {"job": job_number, "count": count}).one_or_none()
     if counted is None:
         raise NotFoundError("the job has been deleted", code="job_not_found")
     last, attempt, iteration = counted
     return int(last), int(attempt), int(iteration)
+
+
+_COUNT = (
+    update(jobs)
+    .where(jobs.c.number == bindparam("job"))
+    .values(last_event=jobs.c.last_event + bindparam("count"), version=jobs.c.version + 1)
+    .returning(jobs.c.last_event, jobs.c.attempt, jobs.c.iteration)
+)
 
 
 def after(tx: Transaction, job_number: int, seq: int, limit: int) -> list[EventRow]:

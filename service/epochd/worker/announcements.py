@@ -1,8 +1,7 @@
 """Which events an attempt adds to its job's log: those of what it trains again are there already."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from epochd.store import amendments, events, jobs, metrics
 from epochd.store.database import Transaction
@@ -11,8 +10,7 @@ from epochd.store.metrics import EpochRow, NewEpoch
 from epochd.training.events import AmendmentApplied
 
 
-@dataclass(frozen=True, slots=True)
-class _Announcement:
+class _Announcement(NamedTuple):
     """An event; ``epoch`` names the epoch, and ``amendment`` the amendment, that it tells of."""
 
     event: NewEvent
@@ -33,8 +31,11 @@ class Announcements:
         self._newest_first = list(reversed(earlier))
         self._waiting: list[_Announcement] = []
 
-    def add(self, kind: str, data: dict[str, Any], iteration: int, *, epoch: int | None = None) -> None:
-        """Announce something that happened after ``iteration``; with ``epoch``, unless that one is a repetition."""
+    def add(self, kind: str, data: Any, iteration: int, *, epoch: int | None = None) -> None:
+        """Announce something that happened after ``iteration``; with ``epoch``, unless that one is a repetition.
+
+        ``data`` is a dict, or a dataclass that reads as one.
+        """
         self._waiting.append(_Announcement(NewEvent(kind, data, iteration), epoch))
 
     def add_amendment(self, applied: AmendmentApplied, changes: dict[str, Any]) -> None:
@@ -46,15 +47,18 @@ class Announcements:
     def write(self, tx: Transaction, epochs: Sequence[NewEpoch]) -> None:
         """Add the events to the log; ``epochs`` are those that they tell of."""
         known = self._repeated(tx, epochs)
-        new = [one.event for one in self._waiting if one.epoch not in known and self._is_news(tx, one)]
+        new = [
+            event
+            for event, epoch, applied in self._waiting
+            if epoch not in known and self._is_news(tx, applied)
+        ]
         events.append_many(tx, self._job_number, new)
 
     def written(self) -> None:
         """Forget what has been committed."""
         self._waiting = []
 
-    def _is_news(self, tx: Transaction, announcement: _Announcement) -> bool:
-        applied = announcement.amendment
+    def _is_news(self, tx: Transaction, applied: AmendmentApplied | None) -> bool:
         if applied is None:
             return True
         return amendments.applied(tx, self._job_number, applied.number, applied.epoch, applied.iteration)

@@ -44,21 +44,26 @@ class _Snapshot:
     epoch: int = 0
     iteration: int = 0
     rates: npt.NDArray[np.float32] | None = None
-    metrics: dict[str, float | None] | None = None
-    early_stopping: dict[str, Any] | None = None
-    diagnosis: dict[str, Any] | None = None
+    last_epoch: EpochCompleted | None = None
 
     @property
     def samples_per_second(self) -> float | None:
         """The median of the newest iterations; None before the first."""
         return None if self.rates is None else round(float(np.nanmedian(self.rates)), 1)
 
-    def complete(self, event: EpochCompleted) -> None:
-        """Show an epoch as the newest one."""
-        self.epoch = event.epoch
-        self.metrics = dict(event.metrics)
-        self.early_stopping = event.early_stopping.as_dict() if event.early_stopping else None
-        self.diagnosis = event.diagnosis.as_dict()
+    @property
+    def verdict(self) -> str:
+        """What is known of the curves."""
+        return self.last_epoch.diagnosis.verdict if self.last_epoch is not None else "undetermined"
+
+    def of_last_epoch(self) -> dict[str, Any]:
+        """The columns that tell of the newest epoch."""
+        last = self.last_epoch
+        return {
+            "metrics": dict(last.metrics) if last else None,
+            "early_stopping": last.early_stopping.as_dict() if last and last.early_stopping else None,
+            "diagnosis": last.diagnosis.as_dict() if last else None,
+        }
 
 
 class Batch:
@@ -78,6 +83,7 @@ class Batch:
         self._is_begun_in_store = False
         self._began_at = time.monotonic()
         self._blocks = BlockBuffer()
+        self._runs: list[IterationsCompleted] = []
         self._epochs: list[NewEpoch] = []
         self._announcements = Announcements(
             order.job_number, earlier=range(order.restarted_after + 1, order.attempt)
@@ -97,6 +103,9 @@ class Batch:
         for note in notes:
             self._oldest = self._oldest or note.at
             self._take(note)
+        if self._runs:
+            self._blocks.add(*self._runs)
+            self._runs = []
 
     def _take(self, note: Note) -> None:
         match note.event:
@@ -123,7 +132,8 @@ class Batch:
         order = self._order
         if not self._is_begun_in_store:
             attempts.begin(tx, order.attempt_id, self._began.iteration + 1, self._began.restored)
-        metrics.record_iterations(tx, order.attempt_id, self._per_epoch, self._blocks.unwritten())
+        blocks, levels = self._blocks.unwritten(), self._blocks.unwritten_levels()
+        metrics.record_iterations(tx, order.attempt_id, self._per_epoch, blocks, levels)
         metrics.record_epochs(tx, order.attempt_id, self._epochs)
         if not self._only_brings_out_weights():
             jobs.record_progress(tx, order.job_number, attempt=order.attempt, **self._row())
@@ -147,7 +157,7 @@ class Batch:
         self._blocks = BlockBuffer(after=began.iteration)
         self._now = _Snapshot(epoch=began.epoch, iteration=began.iteration)
         if began.last_epoch is not None:
-            self._now.complete(began.last_epoch)
+            self._now.last_epoch = began.last_epoch
         if began.restored is not None:
             self._announcements.add("checkpoint.restored", self._restored(began.restored), began.iteration)
 
@@ -156,34 +166,28 @@ class Batch:
         return {"attempt": self._order.attempt, **told}
 
     def _take_iterations(self, event: IterationsCompleted) -> None:
-        self._blocks.add(event)
+        self._runs.append(event)
         self._now.iteration = event.last_iteration
         self._now.rates = event.samples_per_second[-RATE_ITERATIONS:]
 
     def _take_epoch(self, event: EpochCompleted) -> None:
-        before = self._now.diagnosis["verdict"] if self._now.diagnosis else "undetermined"
-        self._now.complete(event)
-        self._epochs.append(
-            NewEpoch(
-                epoch=event.epoch,
-                iteration=event.iteration,
-                metrics=dict(event.metrics),
-                learning_rate=event.learning_rate,
-                seconds=event.seconds,
-                is_best=event.is_best,
-            )
+        before = self._now.verdict
+        self._now.epoch, self._now.last_epoch = event.epoch, event
+        metrics = dict(event.metrics)
+        new = NewEpoch(
+            event.epoch, event.iteration, metrics, event.learning_rate, event.seconds, event.is_best
         )
+        self._epochs.append(new)
         self._announce_epoch(event, before)
 
     def _announce_epoch(self, event: EpochCompleted, verdict_before: str) -> None:
-        told = [("epoch.completed", _epoch_data(event))]
-        if self._now.early_stopping is not None:
-            told.append(("early_stopping.updated", self._now.early_stopping))
-        diagnosis = event.diagnosis.as_dict()
-        if verdict_before != diagnosis["verdict"]:
-            told.append(("diagnosis.changed", diagnosis))
-        for kind, data in told:
-            self._announcements.add(kind, data, event.iteration, epoch=event.epoch)
+        add, iteration, epoch = self._announcements.add, event.iteration, event.epoch
+        add("epoch.completed", _epoch_data(event), iteration, epoch=epoch)
+        if event.early_stopping is not None:
+            # As it is: to make a dict of it takes longer than to write it.
+            add("early_stopping.updated", event.early_stopping, iteration, epoch=epoch)
+        if verdict_before != event.diagnosis.verdict:
+            add("diagnosis.changed", event.diagnosis.as_dict(), iteration, epoch=epoch)
 
     def _take_checkpoint(self, report: CheckpointSaved | CheckpointFailed) -> None:
         kind = "checkpoint.saved" if isinstance(report, CheckpointSaved) else "checkpoint.failed"
@@ -196,9 +200,7 @@ class Batch:
             "iteration": now.iteration,
             "device": self._device,
             "progress": self._progress(),
-            "metrics": now.metrics,
-            "early_stopping": now.early_stopping,
-            "diagnosis": now.diagnosis,
+            **now.of_last_epoch(),
         }
 
     def _progress(self) -> dict[str, Any]:

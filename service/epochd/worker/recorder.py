@@ -33,13 +33,16 @@ WRITE_EVERY_SECONDS = 0.2
 MAX_WRITE_EVERY_SECONDS = 0.5
 """Shortest time between two writes. The thread shares Python's lock with training: each write costs it milliseconds,
 so that the time grows up to this with what the last one cost."""
-COST_FACTOR = 40
+BUSY_NOTES = 50
+BUSY_WRITE_EVERY_SECONDS = 0.8
+"""The same after a write of more notes than that: of epochs so short, people see every one within a second."""
+COST_FACTOR = 200
 """The pause before a write is at least so many times the CPU seconds of the last one."""
 CONTROL_SECONDS = 2.0
 """Longest time after which a cancellation is seen, however slow an iteration is."""
-PORTION_NOTES = 1000
-PORTION_BYTES = 2 * 2**20
-"""At most so much goes into one transaction."""
+PORTION_NOTES = 2000
+PORTION_BYTES = 8 * 2**20
+"""At most so much goes into one transaction; who has more does not pause. So many notes of short epochs fit."""
 
 
 class Recorder:
@@ -57,10 +60,11 @@ class Recorder:
         self._batch = Batch(order, device)
         self._amendments_known = max((row.number for row in order.amendments), default=0)
         self._renew_every_seconds = min(order.lease_seconds / 3, CONTROL_SECONDS)
-        self._changed = threading.Condition()
         self._spool = Spool(order.folders.spool)
-        self._leaving = threading.Event()
+        self._spool_lock = threading.Lock()
+        self._news = threading.Event()  # there are notes, or none will come any more
         self._hurry = threading.Event()
+        self._leaving = False
         self._pause_seconds = WRITE_EVERY_SECONDS
         self._write_number = 1
         self._written_at = -WRITE_EVERY_SECONDS
@@ -76,10 +80,10 @@ class Recorder:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Write what is left and end the thread."""
-        with self._changed:
-            self._leaving.set()
+        with self._spool_lock:
+            self._leaving = True
             self._hurry.set()
-            self._changed.notify()
+            self._news.set()
         self._thread.join()
         self._spool.close()
         if self._crash is not None:
@@ -104,43 +108,50 @@ class Recorder:
 
     def record(self, event: Event | Began | CheckpointSaved | CheckpointFailed) -> None:
         """Take an event; returns at once. Any thread may call it."""
-        with self._changed:
-            self._spool.append(Note(time.monotonic(), event))
-            if len(self._spool) > PORTION_NOTES:
+        note = Note(time.monotonic(), event)
+        with self._spool_lock:
+            self._spool.append(note)
+            if not self._news.is_set():
+                self._news.set()
+            if self._spool.exceeds(PORTION_NOTES, PORTION_BYTES):
                 self._hurry.set()
-            self._changed.notify()
 
     def _run(self) -> None:
         try:
-            while self._collect():
+            while (notes := self._collect()) is not None:
                 began = time.thread_time()
+                self._batch.take(notes)
                 self._write_patiently()
-                self._rest_after(time.thread_time() - began)
+                self._rest_after(time.thread_time() - began, len(notes))
         except AttemptLostError:
             self.control.lost = True
         except BaseException as error:  # noqa: BLE001 - raised again in the training thread, at the end
             self._crash = error
             self.control.lost = True
 
-    def _collect(self) -> bool:
-        """Wait for events, or until the lease is due; return False when all is written and nothing will come."""
-        # The first write comes at once: somebody waits for a sign of life. Not the condition, which every event wakes.
+    def _collect(self) -> list[Note] | None:
+        """Wait for events, or until the lease is due; None when all is written and nothing will come."""
+        # The first write comes at once: somebody waits for a sign of life.
         self._hurry.wait(self._written_at + self._pause_seconds - time.monotonic())
-        with self._changed:
-            self._changed.wait_for(
-                lambda: self._leaving.is_set() or len(self._spool), self._renew_every_seconds
-            )
-            if self._leaving.is_set() and not len(self._spool):
-                return False
+        self._news.wait(self._renew_every_seconds)
+        with self._spool_lock:
+            if self._leaving and not len(self._spool):
+                return None
             taken = self._spool.take(PORTION_NOTES, PORTION_BYTES)
-            if len(self._spool) <= PORTION_NOTES and not self._leaving.is_set():
-                self._hurry.clear()
-        self._batch.take(taken)
-        return True
+            if not self._leaving:
+                self._rest()
+        return taken
 
-    def _rest_after(self, cpu_seconds: float) -> None:
-        pause = max(COST_FACTOR * cpu_seconds, WRITE_EVERY_SECONDS)
-        self._pause_seconds = min(pause, MAX_WRITE_EVERY_SECONDS)
+    def _rest(self) -> None:
+        """Have the next round wait, unless there is more than it can take."""
+        if not self._spool.exceeds(PORTION_NOTES, PORTION_BYTES):
+            self._hurry.clear()
+        if not len(self._spool):
+            self._news.clear()
+
+    def _rest_after(self, cpu_seconds: float, notes: int) -> None:
+        longest = BUSY_WRITE_EVERY_SECONDS if notes > BUSY_NOTES else MAX_WRITE_EVERY_SECONDS
+        self._pause_seconds = min(max(COST_FACTOR * cpu_seconds, WRITE_EVERY_SECONDS), longest)
 
     def _write_patiently(self) -> None:
         """Write the batch; while the database is away, wait, keep everything, and try again."""

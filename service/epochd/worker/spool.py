@@ -10,35 +10,34 @@ import pickle
 import tempfile
 from collections import deque
 from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
-import numpy as np
+from epochd.contract.metrics import ITERATION_FIELDS
+from epochd.training.events import IterationsCompleted
 
 log = logging.getLogger("epochd.runner")
 
-MAX_NOTES = 2000
+MAX_NOTES = 4000
 MAX_BYTES = 64 * 2**20
 OVERHEAD_BYTES = 2048
 """What a note takes beside its arrays, roughly: an epoch with its metrics, its states and their texts."""
 LENGTH_BYTES = 8
 
 
-@dataclass(frozen=True, slots=True)
 class Note:
-    """A dataclass of ours that is to be recorded, and when it came, by the monotonic clock."""
+    """Something that is to be recorded, and when it came, by the monotonic clock; ``bytes`` is its size, roughly."""
 
-    at: float
-    event: Any
-    bytes: int = field(init=False)
-    """Its size in memory, roughly."""
+    # No dataclass, which takes longer to make: training makes thousands a second.
+    __slots__ = ("at", "bytes", "event")
 
-    def __post_init__(self) -> None:
-        # Looked at once: it is asked for several times, on the thread that shares Python's lock with training.
-        values = (getattr(self.event, name) for name in self.event.__dataclass_fields__)
-        arrays = sum(value.nbytes for value in values if isinstance(value, np.ndarray))
-        object.__setattr__(self, "bytes", OVERHEAD_BYTES + arrays)
+    def __init__(self, at: float, event: Any) -> None:
+        self.at = at
+        self.event = event
+        arrays = (
+            len(ITERATION_FIELDS) * event.train_loss.nbytes if isinstance(event, IterationsCompleted) else 0
+        )
+        self.bytes = OVERHEAD_BYTES + arrays
 
 
 class Spool:
@@ -54,6 +53,7 @@ class Spool:
         self._max_bytes = max_bytes
         self._head: deque[Note] = deque()
         self._head_bytes = 0
+        self._bytes = 0  # of all notes, wherever they are
         self._file: IO[bytes] | None = None
         self._read_to = self._written_to = 0
         self._in_file = 0
@@ -70,6 +70,7 @@ class Spool:
 
     def append(self, note: Note) -> None:
         """Add the newest note."""
+        self._bytes += note.bytes
         if not self._in_file and not self._tail and self._fits(note):
             self._push(note)
         elif self._tail or not self._write(note):
@@ -84,9 +85,14 @@ class Spool:
                 break
             self._head.popleft()
             self._head_bytes -= note.bytes
+            self._bytes -= note.bytes
             left -= note.bytes
             taken.append(note)
         return taken
+
+    def exceeds(self, max_notes: int, max_bytes: int) -> bool:
+        """Tell whether ``take`` with these bounds would leave something for sure."""
+        return self._bytes > max_bytes or len(self) > max_notes
 
     def close(self) -> None:
         """Let go of the file, and of what is in it."""
