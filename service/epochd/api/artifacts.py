@@ -13,7 +13,7 @@ from starlette.datastructures import Headers
 from starlette.responses import FileResponse
 from starlette.types import Receive, Scope, Send
 
-from epochd.api import examples
+from epochd.api import conditional, examples
 from epochd.api.auth import GuardedRoute
 from epochd.api.deps import DatabaseDep, JobIdDep, SettingsDep
 from epochd.api.errors import problem
@@ -110,8 +110,8 @@ def get_artifact(
         "Repr-Digest": f"sha-256=:{_base64(row.sha256)}:",
         "X-Content-Type-Options": "nosniff",
     }
-    if _knows(request.headers.get("if-none-match"), etag):
-        return Response(status_code=304, headers=headers)
+    if conditional.is_known(request, headers):
+        return conditional.not_modified(headers)
     path = settings.artifacts_dir / row.path
     return RangedFile(
         path, headers=headers, media_type=row.media_type, filename=row.name, stat_result=_stat(path, name)
@@ -120,11 +120,6 @@ def get_artifact(
 
 def _base64(sha256: str) -> str:
     return base64.b64encode(bytes.fromhex(sha256)).decode()
-
-
-def _knows(if_none_match: str | None, etag: str) -> bool:
-    known = [tag.strip().removeprefix("W/") for tag in (if_none_match or "").split(",")]
-    return etag in known or known == ["*"]
 
 
 def _stat(path: Path, name: str) -> os.stat_result:
