@@ -1,27 +1,42 @@
-"""``epochd serve``: migrations, API and workers as one tree of processes that leaves nothing behind."""
+"""``epochd serve``: migrations, API and workers as one tree of processes that leaves nothing behind.
 
-import asyncio
-import logging
+This process takes the address and migrates the database. Then it is the API itself; or, with ``--api-workers N``, it
+starts N processes that are, all of them listening on the socket that they inherit. Workers are always processes of
+their own. Each child ends when its standard input does, so none outlives this process, however that ends.
+"""
+
 import signal
 import socket
 import sys
+import time
 from collections.abc import Callable
 from contextlib import ExitStack, closing
+from pathlib import Path
 from types import FrameType
+from typing import Final
 
-import uvicorn
-from fastapi import FastAPI
 from rich.console import Console
 from rich.markup import escape
 
 from epochd import __version__
-from epochd.api.app import create_app
-from epochd.preflight import BACKLOG, bind, migrate, prepare_data_dir, refuse_open_door
+from epochd.api.server import BACKLOG, LAST_SECONDS, Server, configure_logging
+from epochd.api.shared_directory import shared_directory
+from epochd.lifeline import exit_at_last
+from epochd.preflight import (
+    allow_many_connections,
+    bind,
+    claim_artifacts,
+    migrate,
+    prepare_data_dir,
+    prepare_mirrors,
+    refuse_open_door,
+)
 from epochd.settings import Settings
-from epochd.worker.deadline import exit_at_last
-from epochd.worker.supervisor import WorkerSupervisor
+from epochd.supervisor import Child, Supervisor
 
-LAST_SECONDS = 2.0
+A_LONG_TIME_SECONDS = 86_400.0
+API_MARGIN_SECONDS: Final = 10.0
+"""How long an API process may take to close all that it has, after ``shutdown_seconds`` for requests under way."""
 
 
 def serve(settings: Settings) -> None:
@@ -31,67 +46,87 @@ def serve(settings: Settings) -> None:
     """
     refuse_open_door(settings)
     prepare_data_dir(settings)
-    _configure_logging(settings.log_level)
+    prepare_mirrors(settings)
+    configure_logging(settings.log_level)
+    allow_many_connections()
     signal.signal(signal.SIGTERM, _leave)
     with ExitStack() as on_the_way_out:
-        listener = on_the_way_out.enter_context(closing(bind(settings.host, settings.port)))
+        listener = on_the_way_out.enter_context(closing(bind(settings.host, settings.port, BACKLOG)))
         schema = migrate(settings)
-        app = create_app(settings)
+        claim_artifacts(settings)
 
         def on_started() -> None:
-            workers = WorkerSupervisor(settings)
+            workers = Supervisor(
+                "worker supervisor", [*_workers(settings), *_mirrors(settings)], settings.shutdown_seconds
+            )
             on_the_way_out.callback(_stop, workers)
             workers.start()
             _announce(settings, schema, listener)
 
-        def on_exit() -> None:
-            exit_at_last(2 * settings.shutdown_seconds + LAST_SECONDS)
-            app.state.feed.close()
-
-        server = _Server(_config(app, settings), on_started=on_started, on_exit=on_exit)
-        server.run([listener])
+        answer = _answer_here if settings.api_workers == 1 else _answer_in_processes
+        answer(settings, listener, on_started)
     _say("[dim]epochd has stopped.[/dim]")
 
 
-def _stop(workers: WorkerSupervisor) -> None:
-    # A second SIGTERM must not cut the workers' clean end short; a second Ctrl-C may.
+def _answer_here(settings: Settings, listener: socket.socket, on_started: Callable[[], None]) -> None:
+    Server(settings, on_started=on_started).run([listener])
+
+
+def _answer_in_processes(settings: Settings, listener: socket.socket, on_started: Callable[[], None]) -> None:
+    with ExitStack() as on_the_way_out:
+        # Where they keep what `GET /metrics` adds up.
+        numbers = on_the_way_out.enter_context(shared_directory(settings.data_dir))
+        patience = settings.shutdown_seconds + API_MARGIN_SECONDS
+        apis = Supervisor("API supervisor", _apis(settings, listener, numbers), patience)
+        on_the_way_out.callback(_stop, apis)
+        apis.start()
+        on_started()
+        _wait_for_a_signal()
+        # Each process closes its own: whoever comes now is refused, and does not wait for an answer that never comes.
+        listener.close()
+        exit_at_last(patience + settings.shutdown_seconds + LAST_SECONDS)
+
+
+def _wait_for_a_signal() -> None:
+    try:
+        while True:
+            time.sleep(A_LONG_TIME_SECONDS)
+    except (SystemExit, KeyboardInterrupt):
+        return
+
+
+def _workers(settings: Settings) -> list[Child]:
+    count, environment = settings.workers, settings.environment()
+    return [
+        Child(f"worker {index}", ["-m", "epochd.worker", str(index), str(count)], environment)
+        for index in range(count)
+    ]
+
+
+def _mirrors(settings: Settings) -> list[Child]:
+    if settings.mirror_tensorboard is None and settings.mirror_mlflow is None:
+        return []
+    # It may hold a password, so nobody else gets it.
+    server = {} if settings.mirror_mlflow is None else {"EPOCHD_MIRROR_MLFLOW": settings.mirror_mlflow}
+    return [Child("mirror", ["-m", "epochd.mirror"], {**settings.environment(), **server})]
+
+
+def _apis(settings: Settings, listener: socket.socket, numbers: Path) -> list[Child]:
+    # Not on the command line, which everybody on the machine can read.
+    keys = {"EPOCHD_API_KEYS": settings.api_keys.get_secret_value()}
+    environment = {**settings.environment(), **keys}
+    descriptor = listener.fileno()
+    arguments = ["-m", "epochd.api", str(descriptor), str(numbers.resolve())]
+    return [
+        Child(f"API process {index}", arguments, environment, [descriptor])
+        for index in range(settings.api_workers)
+    ]
+
+
+def _stop(children: Supervisor) -> None:
+    # A second SIGTERM must not cut the children's clean end short; a second Ctrl-C may.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    workers.stop()
-
-
-class _Server(uvicorn.Server):
-    """Uvicorn that says when it listens, ends open streams when told to stop, and exits with code 0."""
-
-    def __init__(
-        self, config: uvicorn.Config, *, on_started: Callable[[], None], on_exit: Callable[[], None]
-    ) -> None:
-        super().__init__(config)
-        self._on_started = on_started
-        self._on_exit = on_exit
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        self._on_started()
-
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 - the signature of uvicorn
-        # Not the inherited one: it raises the signal again at the end, and the exit code would tell a crash.
-        self.force_exit = self.should_exit and sig == signal.SIGINT
-        self.should_exit = True
-        asyncio.get_running_loop().call_soon_threadsafe(self._on_exit)
-
-
-def _config(app: FastAPI, settings: Settings) -> uvicorn.Config:
-    return uvicorn.Config(
-        app,
-        loop="asyncio",
-        http="httptools",
-        ws="none",
-        log_config=None,
-        access_log=settings.log_level == "debug",
-        server_header=False,
-        backlog=BACKLOG,
-        timeout_graceful_shutdown=max(1, round(settings.shutdown_seconds)),
-    )
+    children.stop()
 
 
 def _announce(settings: Settings, schema: str, listener: socket.socket) -> None:
@@ -109,26 +144,26 @@ def _announce(settings: Settings, schema: str, listener: socket.socket) -> None:
         else "none, so loopback only"
         if not settings.insecure
         else "none: open to all",
+        "mirrors": ", ".join(_mirrored(settings)),
         "docs": f"{url}/docs",
         "API": url,
     }
     _say(f"[bold]epochd {__version__}[/bold]")
     for name, value in lines.items():
+        if not value:
+            continue
         _say(f"  [dim]{name:<9}[/dim] {escape(value)}")
+
+
+def _mirrored(settings: Settings) -> list[str]:
+    directory, server = settings.mirror_tensorboard, settings.shown_mirror_mlflow
+    named = {"TensorBoard in": directory and directory.resolve(), "MLflow at": server}
+    return [f"{name} {place}" for name, place in named.items() if place]
 
 
 def _say(line: str) -> None:
     Console(highlight=False, soft_wrap=True).print(line)
     sys.stdout.flush()
-
-
-def _configure_logging(level: str) -> None:
-    logging.basicConfig(
-        level=level.upper(), format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr, force=True
-    )
-    if level != "debug":
-        for chatty in ("uvicorn.error", "alembic"):
-            logging.getLogger(chatty).setLevel(logging.WARNING)
 
 
 def _leave(_signal: int, _frame: FrameType | None) -> None:

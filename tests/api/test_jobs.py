@@ -188,7 +188,7 @@ def wait(api, job_id, **params):
 
 
 def watchers(app):
-    return sum(channel.users for channel in app.state.feed._channels.values())
+    return sum(len(channel.users) for channel in app.state.feed._channels.values())
 
 
 def until(condition):

@@ -6,6 +6,7 @@ from typing import Annotated, Final
 from fastapi import Depends, Path, Request
 
 from epochd.api.feed import Feed
+from epochd.api.job_board import JobBoard
 from epochd.errors import NotFoundError
 from epochd.settings import Settings
 from epochd.store.database import Database
@@ -35,6 +36,13 @@ async def get_feed(request: Request) -> Feed:
     return feed
 
 
+async def get_board(request: Request) -> JobBoard:
+    """Give the board on which jobs are shown."""
+    board = request.app.state.board
+    assert isinstance(board, JobBoard)
+    return board
+
+
 async def get_job_id(
     job_id: Annotated[str, Path(description="The id of a job.", examples=["job_01k9v7f6zqk3m5t8w2x4y6a8bc"])],
 ) -> str:
@@ -52,4 +60,5 @@ async def get_job_id(
 SettingsDep = Annotated[Settings, Depends(get_settings)]
 DatabaseDep = Annotated[Database, Depends(get_database)]
 FeedDep = Annotated[Feed, Depends(get_feed)]
+BoardDep = Annotated[JobBoard, Depends(get_board)]
 JobIdDep = Annotated[str, Depends(get_job_id)]

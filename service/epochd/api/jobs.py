@@ -1,27 +1,22 @@
-"""Jobs: queue, plan, list, look at, wait for and delete them; ``control.py`` has what steers them."""
+"""Jobs: queue, plan, list and delete them; ``polling.py`` shows one, and ``control.py`` has what steers them."""
 
 from typing import Annotated, Any, Final, Literal
 
-from fastapi import APIRouter, Body, Depends, Query, Response
+from fastapi import APIRouter, Body, Depends, Query, Request, Response
 from pydantic import BaseModel, Field
-from starlette.concurrency import run_in_threadpool
 
-from epochd.api import examples
+from epochd.api import conditional, examples
 from epochd.api.auth import GuardedRoute
-from epochd.api.deps import DatabaseDep, FeedDep, JobIdDep, SettingsDep
+from epochd.api.deps import DatabaseDep, JobIdDep, SettingsDep
 from epochd.api.params import get_idempotency_key, parse_tags
 from epochd.api.requests import Nothing
 from epochd.api.responses import describe
-from epochd.api.waiting import Until, wait_for
 from epochd.contract.attempts import AttemptList
 from epochd.contract.job import Job, JobList, PlannedJob, Status
 from epochd.contract.spec import JobSpec
 from epochd.jobs import delete, submit, view
 from epochd.store import attempts, jobs
-from epochd.store.database import Database
 from epochd.store.jobs import JobRow
-
-MAX_WAIT_SECONDS: Final = 60
 
 router = APIRouter(route_class=GuardedRoute, tags=["jobs"])
 
@@ -58,27 +53,6 @@ class ListQuery(BaseModel, extra="forbid"):
             examples=[["team:vision"]],
         ),
     ] = []
-
-
-class WaitQuery(BaseModel, extra="forbid"):
-    """The query of one job."""
-
-    wait_seconds: Annotated[
-        float,
-        Field(
-            ge=0,
-            le=MAX_WAIT_SECONDS,
-            allow_inf_nan=False,
-            description="Answer after so many seconds at the latest.",
-        ),
-    ] = 0
-    until: Annotated[
-        Until,
-        Field(
-            description="What to wait for: the job's end, its next epoch, or any change. A job that is done "
-            "is answered at once."
-        ),
-    ] = "done"
 
 
 @router.post(
@@ -159,25 +133,6 @@ def list_jobs(query: Annotated[ListQuery, Query()], db: DatabaseDep) -> JobList:
 
 
 @router.get(
-    "/jobs/{job_id}",
-    operation_id="get_job",
-    summary="Look at a job, or wait for it",
-    response_model=Job,
-    responses=describe(
-        {200: {"content": {"application/json": {"example": examples.JOB}}}}, 401, 404, 422, 503
-    ),
-)
-async def get_job(
-    job_id: JobIdDep, query: Annotated[WaitQuery, Query()], db: DatabaseDep, feed: FeedDep
-) -> Any:
-    """The job as it is now, or with `wait_seconds` as soon as `until` has come true."""
-    row = await run_in_threadpool(_read, db, job_id) if query.wait_seconds else None
-    if row is not None:
-        await wait_for(feed, row, query.until, query.wait_seconds)
-    return await run_in_threadpool(_show, db, job_id)
-
-
-@router.get(
     "/jobs/{job_id}/attempts",
     operation_id="list_attempts",
     summary="List the attempts of a job",
@@ -186,8 +141,10 @@ async def get_job(
         {
             200: {
                 "description": "All attempts, the first one first.",
+                "headers": conditional.HEADERS,
                 "content": {"application/json": {"example": examples.ATTEMPTS}},
-            }
+            },
+            304: conditional.NOT_MODIFIED,
         },
         401,
         404,
@@ -195,12 +152,16 @@ async def get_job(
         503,
     ),
 )
-def list_attempts(job_id: JobIdDep, db: DatabaseDep, _query: Nothing) -> Any:
+def list_attempts(request: Request, job_id: JobIdDep, db: DatabaseDep, _query: Nothing) -> Any:
     """Who trained the job where, how each attempt ended, and from which checkpoint it had begun."""
     with db.read() as tx:
-        rows = attempts.of_job(tx, jobs.get(tx, job_id).number)
+        job = jobs.get(tx, job_id)
+        headers = conditional.headers_of(job, "application/json")
+        if conditional.is_known(request, headers):
+            return conditional.not_modified(headers)
+        rows = attempts.of_job(tx, job.number)
     body = AttemptList(data=[view.to_attempt(row) for row in rows])
-    return Response(body.model_dump_json(), media_type="application/json")
+    return Response(body.model_dump_json(), headers=headers, media_type="application/json")
 
 
 @router.delete(
@@ -222,15 +183,6 @@ def delete_job(job_id: JobIdDep, db: DatabaseDep, settings: SettingsDep, _query:
     """Remove a job that is done with all that it recorded."""
     delete.delete(db, job_id, settings.artifacts_dir, settings.checkpoints_dir)
     return Response(status_code=204)
-
-
-def _read(db: Database, job_id: str) -> JobRow:
-    with db.read() as tx:
-        return jobs.get(tx, job_id)
-
-
-def _show(db: Database, job_id: str) -> Response:
-    return answer(_read(db, job_id), 200)
 
 
 def answer(row: JobRow, status: int, headers: dict[str, str] | None = None) -> Response:

@@ -19,6 +19,7 @@ from epochd.api.errors import problem_of
 from epochd.api.validation import param_errors
 from epochd.errors import InvalidRequestError, ParamError, PayloadTooLargeError
 
+_BODY_HEADERS: Final = frozenset({b"content-length", b"transfer-encoding"})
 UNSUPPORTED: Final = HTTPStatus.UNSUPPORTED_MEDIA_TYPE
 
 
@@ -207,7 +208,7 @@ class BodyLimit:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let a request through; reading more than allowed of its body raises ``PayloadTooLargeError``."""
-        if scope["type"] != "http":
+        if scope["type"] != "http" or not _may_have_body(scope):
             await self.app(scope, receive, send)
             return
         if _declared_bytes(scope) > self.max_bytes:
@@ -229,6 +230,11 @@ class BodyLimit:
         return PayloadTooLargeError(
             f"The body may have at most {self.max_bytes} bytes (EPOCHD_MAX_BODY_BYTES)."
         )
+
+
+def _may_have_body(scope: Scope) -> bool:
+    # By HTTP/1.1 no other header announces one (RFC 9112, section 6.3).
+    return any(name in _BODY_HEADERS for name, _ in scope["headers"])
 
 
 def _declared_bytes(scope: Scope) -> int:

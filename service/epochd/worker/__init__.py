@@ -2,5 +2,5 @@
 
 ``worker.py`` composes the moving parts; ``slots.py`` claims and follows attempts; ``executors/`` start processes;
 ``runner.py`` is what such a process does; ``recorder.py`` writes what it yields; ``presence.py`` says that the
-worker lives; ``reaper.py`` finds attempts whose lease has expired; ``supervisor.py`` keeps workers alive for ``serve``.
+worker lives; ``reaper.py`` finds attempts whose lease has expired.
 """
