@@ -5,11 +5,12 @@ What a command needs is imported when it runs, so that ``epochd --help`` answers
 
 import difflib
 import os
+import re
 import sys
 from collections.abc import Callable, Mapping
 from inspect import Parameter, Signature
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from pydantic import SecretStr, ValidationError
@@ -48,6 +49,8 @@ database = typer.Typer(help="Look after the database.", no_args_is_help=True)
 app.add_typer(database, name="db")
 
 Command = Callable[..., None]
+_USER = re.compile(r"//\S*@")
+"""In an address: who signs in, and with which password."""
 
 
 def main() -> None:
@@ -75,7 +78,7 @@ def _complaints(error: ValidationError, given: Mapping[str, object]) -> list[str
         name = str(problem["loc"][0])
         source = _flag(name) if name in given else _variable(name)
         secret = Settings.model_fields[name].annotation is SecretStr
-        shown = "" if secret else f" (it is {str(problem['input'])!r})"
+        shown = "" if secret else f" (it is {_USER.sub('//', str(problem['input']))!r})"
         lines.append(f"{source}: {problem['msg'][0].lower()}{problem['msg'][1:]}{shown}")
     return lines
 
@@ -175,6 +178,39 @@ def _upgrade(settings: Settings) -> None:
 
     prepare_data_dir(settings)
     typer.echo(f"The schema is current: {migrate(settings)}.")
+
+
+@app.command("export")
+def _export(  # noqa: PLR0913 - each is a flag
+    job: Annotated[str, typer.Argument(help="The job's id.", metavar="JOB")],
+    to: Annotated[
+        Literal["tensorboard", "mlflow", "csv", "parquet"],
+        typer.Option(help="The tool, or the kind of file."),
+    ],
+    *,
+    output: Annotated[
+        Path | None,
+        typer.Option(help="Directory for the files; by default `runs` or this one.", file_okay=False),
+    ] = None,
+    mlflow_uri: Annotated[
+        str | None, typer.Option(help="The MLflow tracking server; by default that of MLFLOW_TRACKING_URI.")
+    ] = None,
+    points: Annotated[
+        int | None,
+        typer.Option(help="At most so many iterations, evenly spread; by default every one.", min=1),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace what was exported before.")] = False,
+    data_dir: Annotated[
+        str | None, typer.Option(help="Where the SQLite file lives. Default `epochd-data`. *EPOCHD_DATA_DIR*")
+    ] = None,
+    database_url: Annotated[str | None, typer.Option(help="The database. *EPOCHD_DATABASE_URL*")] = None,
+) -> None:
+    """Write what a job recorded to TensorBoard, MLflow, CSV or Parquet; the service need not run."""
+    from epochd.mirror.export import Order  # noqa: PLC0415
+    from epochd.mirror.screen import show  # noqa: PLC0415
+
+    settings = load_settings({"data_dir": data_dir, "database_url": database_url})
+    show(settings, job, Order(to, output, mlflow_uri, points, force))
 
 
 @app.command("demo")
