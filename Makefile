@@ -11,15 +11,21 @@ VENV ?= .venv
 PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3.11 python; do \
 	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
 TORCH_INDEX ?=
-JOBS ?= auto
+# One more than cores: half of the tests wait for processes most of the time.
+JOBS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
 ARGS ?=
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 INSTALLED := $(VENV)/.installed
 
+PROMETHEUS := $(VENV)/prometheus/usr/bin/prometheus
+APT := $(abspath $(VENV))/prometheus/apt
+APT_OPTIONS := -o Dir::State=$(APT)/state -o Dir::State::status=/var/lib/dpkg/status -o Dir::Cache=$(APT)/cache \
+	-o APT::Sandbox::User= -o Acquire::Retries=2
+
 .DEFAULT_GOAL := help
-.PHONY: help install demo serve test torture check lint format types imports bench bench-peers openapi clean
+.PHONY: help install demo serve test torture check lint format types imports bench bench-peers prometheus openapi clean
 
 help:  ## Show what there is to make
 	@grep -hE '^[a-z-]+:.*##' $(firstword $(MAKEFILE_LIST)) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -72,6 +78,18 @@ bench: $(INSTALLED)  ## Measure: every script in bench/
 bench-peers: $(INSTALLED)  ## The engine against other ways to train, which are installed for it
 	@$(PIP) install -c constraints.txt --editable '.[dev,bench]'
 	@$(BIN)/python bench/engine.py $(ARGS)
+
+prometheus: $(PROMETHEUS)  ## Fetch Debian's Prometheus, which the tests let scrape the service
+
+# Unpacked, not installed; with lists and a cache of its own, so that it needs no root.
+$(PROMETHEUS):
+	@echo "==> $(VENV)/prometheus: fetching Debian's package"
+	@rm -rf $(APT) && mkdir -p $(APT)/state/lists/partial $(APT)/cache/archives/partial
+	@apt-get $(APT_OPTIONS) -qq update
+	@cd $(APT) && apt-get $(APT_OPTIONS) -qq download prometheus
+	@dpkg-deb -x $(APT)/prometheus_*.deb $(VENV)/prometheus
+	@rm -rf $(APT)
+	@touch $@
 
 openapi: $(INSTALLED)  ## Write the OpenAPI document anew
 	$(BIN)/python -m epochd.api.openapi > openapi.json

@@ -2,7 +2,7 @@
 
 Each function first ends the attempt by a guarded UPDATE. Who finds it ended already has lost it, and changes nothing.
 Then it locks the job: whoever asks for a cancellation or a pause does so before, and is heard here, or afterwards, and
-finds a job that nobody runs.
+finds a job that nobody runs. The counters come last: everybody who ends an attempt waits for whoever holds them.
 
 What becomes of the job, when nobody asked for anything, when a pause was asked for, or a cancellation (which comes
 before a pause):
@@ -31,7 +31,7 @@ from epochd.jobs.amend import withdraw_pending
 from epochd.jobs.cancel import cancel_idle, has_weights
 from epochd.jobs.lifecycle import DONE, move
 from epochd.jobs.pause import to_paused, to_queued
-from epochd.store import artifacts, attempts, events, jobs
+from epochd.store import artifacts, attempts, counters, events, jobs
 from epochd.store.artifacts import NewArtifact
 from epochd.store.attempts import AttemptRow
 from epochd.store.database import Database, Transaction
@@ -79,7 +79,8 @@ def complete(db: Database, attempt_id: int, outcome: Outcome, *, retry_delay_sec
     """
     with db.write() as tx:
         attempt = attempts.get(tx, attempt_id)
-        if not attempts.finish(tx, attempt_id, outcome=outcome.status, error=outcome.error):
+        ended = attempts.finish(tx, attempt_id, outcome=outcome.status, error=outcome.error)
+        if ended is None:
             return False
         job = _job_of(tx, attempt)
         if outcome.status == "released":
@@ -93,6 +94,7 @@ def complete(db: Database, attempt_id: int, outcome: Outcome, *, retry_delay_sec
             _try_again(tx, job, reason, retry_delay_seconds, last=outcome, cancelled=cancelled)
         else:
             _end(tx, job, outcome)
+        counters.count(tx, ended)
     return True
 
 
@@ -106,11 +108,13 @@ def lose(
     """
     with db.write() as tx:
         attempt = attempts.get(tx, attempt_id)
-        if not attempts.finish(tx, attempt_id, outcome="lost", only_expired=only_expired):
+        ended = attempts.finish(tx, attempt_id, outcome="lost", only_expired=only_expired)
+        if ended is None:
             return False
         job = _job_of(tx, attempt)
         last, cancelled = _out_of_attempts(job, reason), Outcome("cancelled", "cancelled")
         _try_again(tx, job, reason, retry_delay_seconds, last=last, cancelled=cancelled)
+        counters.count(tx, ended)
     return True
 
 
@@ -123,9 +127,11 @@ def give_back(db: Database, attempt_id: int, reason: str) -> bool:
     """End an attempt because its worker shuts down: the job is queued again at once, and no attempt is counted."""
     with db.write() as tx:
         attempt = attempts.get(tx, attempt_id)
-        if not attempts.finish(tx, attempt_id, outcome="released"):
+        ended = attempts.finish(tx, attempt_id, outcome="released")
+        if ended is None:
             return False
         _release(tx, _job_of(tx, attempt), reason)
+        counters.count(tx, ended)
     return True
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import func, select, update
+from sqlalchemy import ColumnElement, case, func, select, update
 
 from epochd.errors import AttemptLostError, NotFoundError
 from epochd.store.database import Transaction
@@ -35,6 +35,14 @@ class AttemptRow:
     restored: dict[str, Any] | None
     writes: int
     archive: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How an attempt ended, and how many iterations it had recorded."""
+
+    outcome: str
+    iterations: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,15 +129,23 @@ def finish(
     outcome: str,
     error: dict[str, Any] | None = None,
     only_expired: bool = False,
-) -> bool:
-    """End the attempt; False when it has ended already.
+) -> Ended | None:
+    """End the attempt; None when it has ended already. The caller has ``counters.count`` count it, at the very end.
 
-    The reaper passes ``only_expired``: then it is False, too, when the lease was renewed in the meantime.
+    The reaper passes ``only_expired``: then it is None, too, when the lease was renewed in the meantime.
     """
     statement = update(attempts).where(attempts.c.id == attempt_id, attempts.c.finished_at.is_(None))
     if only_expired:
         statement = statement.where(attempts.c.lease_expires_at < now())
-    return tx.execute(statement.values(finished_at=now(), outcome=outcome, error=error)).rowcount == 1
+    values = {"finished_at": now(), "outcome": outcome, "error": error}
+    iterations = tx.execute(statement.values(**values).returning(iterations_made())).scalar_one_or_none()
+    return None if iterations is None else Ended(outcome, iterations)
+
+
+def iterations_made() -> ColumnElement[int]:
+    """Tell in SQL how many iterations an attempt has recorded."""
+    made = attempts.c.last_iteration - attempts.c.first_iteration + 1
+    return case((made > 0, made), else_=0)
 
 
 def expired(tx: Transaction, *, prove_writable: bool = False) -> list[AttemptRow]:

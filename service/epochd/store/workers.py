@@ -1,6 +1,6 @@
 """The workers: who can train, and when they were last seen."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -24,6 +24,7 @@ class WorkerRow:
     host: str
     pid: int
     devices: list[Any]
+    memory: dict[str, dict[str, int]] | None
     slots: int
     started_at: datetime
     last_seen_at: datetime
@@ -37,18 +38,21 @@ def register(  # noqa: PLR0913 - each is a column
     pid: int,
     devices: Sequence[Any],
     slots: int,
+    memory: Mapping[str, Mapping[str, int]] | None = None,
 ) -> None:
-    """Make a worker known, as just started."""
+    """Make a worker known, as just started.
+
+    ``memory`` has of each device the bytes that are ``used`` and in ``total``.
+    """
     moment = tx.execute(select(now())).scalar_one()
-    row = {"id": id, "host": host, "pid": pid, "devices": list(devices), "slots": slots}
+    row = {"id": id, "host": host, "pid": pid, "devices": list(devices), "memory": memory, "slots": slots}
     upsert(tx, workers, [{**row, "started_at": moment, "last_seen_at": moment}])
 
 
-def seen(tx: Transaction, worker_id: str) -> bool:
-    """Note that the worker lives; False when it is not known (any more) and has to register again."""
-    return (
-        tx.execute(update(workers).where(workers.c.id == worker_id).values(last_seen_at=now())).rowcount == 1
-    )
+def seen(tx: Transaction, worker_id: str, memory: Mapping[str, Mapping[str, int]] | None = None) -> bool:
+    """Note that the worker lives, and the memory of its devices; False when it has to register (again)."""
+    statement = update(workers).where(workers.c.id == worker_id)
+    return tx.execute(statement.values(last_seen_at=now(), memory=memory)).rowcount == 1
 
 
 def alive(tx: Transaction, within_seconds: float = ALIVE_SECONDS) -> list[WorkerRow]:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from epochd.store import workers
 from epochd.store.database import Database, Transaction
+from epochd.worker.device_memory import DeviceMemory
 from epochd.worker.loop import Loop
 
 SEEN_EVERY_SECONDS = 5.0
@@ -15,11 +16,12 @@ FORGET_SECONDS = 86_400.0
 class Presence(Loop):
     """Keeps the worker's row fresh, and removes it at a clean shutdown."""
 
-    def __init__(self, db: Database, worker: str, devices: Sequence[str]) -> None:
+    def __init__(self, db: Database, worker: str, devices: Sequence[str], memory: DeviceMemory) -> None:
         super().__init__("presence")
         self._db = db
         self._worker = worker
         self._devices = list(devices)
+        self._memory = memory
 
     def arrive(self) -> None:
         """Make the worker known, before it takes its first job; forget those that left without a word long ago."""
@@ -28,9 +30,9 @@ class Presence(Loop):
             self._register(tx)
 
     def tick(self) -> None:
-        """Say once more that the worker lives."""
+        """Say once more that the worker lives, and how full its devices are."""
         with self._db.write() as tx:
-            if not workers.seen(tx, self._worker):
+            if not workers.seen(tx, self._worker, self._memory.newest()):
                 self._register(tx)
         self.stopping.wait(SEEN_EVERY_SECONDS)
 
@@ -42,6 +44,7 @@ class Presence(Loop):
             pid=os.getpid(),
             devices=sorted(set(self._devices)),
             slots=len(self._devices),
+            memory=self._memory.newest(),
         )
 
     def leave(self) -> None:
