@@ -1,10 +1,13 @@
+import threading
+
 import pytest
+from sqlalchemy import text
 
 from epochd.errors import DataError, InfrastructureError
 from epochd.jobs.cancel import cancel
 from epochd.jobs.complete import Outcome, complete, error_dict, give_back, lose
 from epochd.jobs.pause import pause
-from epochd.store import artifacts, attempts, events, jobs
+from epochd.store import artifacts, attempts, counters, events, jobs
 from epochd.store.artifacts import NewArtifact
 
 WEIGHTS = NewArtifact(
@@ -37,6 +40,29 @@ def test_success_keeps_weights_and_says_why_it_stopped(database, queue, take):
     assert event_types(database, job) == ["job.queued", "job.started", "job.succeeded"]
     with database.read() as tx:
         assert [one.name for one in artifacts.of_job(tx, job.number)] == ["model.safetensors"]
+
+
+@pytest.mark.parametrize("database_kind", ["postgres"], indirect=True)  # SQLite has one writer at a time
+def test_whoever_waits_for_a_job_keeps_nobody_from_ending_another(database, queue, take):
+    """All add to the same counters."""
+    held, _ = queue(), queue()
+    first, second = take(), take()
+    lost = threading.Thread(
+        target=lose, args=(database, first.attempt_id, "It died."), kwargs={"retry_delay_seconds": 0}
+    )
+    waiting = text(
+        "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+    )
+    with database.write() as tx:
+        assert jobs.by_number(tx, held.number, lock=True)
+        lost.start()
+        with database.read() as other:
+            while not other.execute(waiting).scalar_one():
+                other.execute(text("SELECT pg_stat_clear_snapshot()"))
+        assert give_back(database, second.attempt_id, "It ends.")
+    lost.join()
+    with database.read() as tx:
+        assert counters.read(tx) == {"attempts_lost": 1, "attempts_released": 1}
 
 
 def test_an_attempt_ends_once(database, queue, take):

@@ -4,18 +4,13 @@ import signal
 
 import pytest
 from tests.e2e.conftest import Command
+from tests.marks import postgres_in_torture
 from tests.worker.twins import outcome_of
 
 from epochd.errors import DatabaseUnavailableError
 from epochd.store.database import Database
 
 LEASE_SECONDS = 3
-
-
-# What happens here is between processes: on Postgres it is part of the long proofs.
-postgres_in_torture = pytest.mark.parametrize(
-    "database_kind", ["sqlite", pytest.param("postgres", marks=pytest.mark.torture)], indirect=True
-)
 
 
 @pytest.fixture
@@ -62,6 +57,7 @@ def suspend(database_url):
     return run
 
 
+@postgres_in_torture
 def test_a_worker_that_slept_past_its_lease_writes_nothing_more(
     database,
     data_dir,

@@ -6,6 +6,7 @@ import time
 from dataclasses import replace
 
 import pytest
+from tests.marks import postgres_in_torture
 from tests.worker.conftest import kill_runners, runners
 from tests.worker.twins import outcome_of, train_alone
 
@@ -15,11 +16,6 @@ from epochd.jobs.cancel import cancel
 from epochd.jobs.pause import pause, resume
 from epochd.jobs.retry import retry
 from epochd.store import amendments
-
-# What happens here is between processes: on Postgres it is part of the long proofs.
-postgres_in_torture = pytest.mark.parametrize(
-    "database_kind", ["sqlite", pytest.param("postgres", marks=pytest.mark.torture)], indirect=True
-)
 
 
 def stop(worker):

@@ -9,8 +9,10 @@ from sqlalchemy import delete, select
 from epochd.errors import NotFoundError
 from epochd.store.database import Transaction
 from epochd.store.rows import upsert
-from epochd.store.tables import artifacts
+from epochd.store.tables import artifacts, directories
 from epochd.store.types import now
+
+_ARTIFACTS = "artifacts"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +48,16 @@ def insert_many(tx: Transaction, job_number: int, new: Sequence[NewArtifact]) ->
 def remove(tx: Transaction, job_number: int) -> None:
     """Forget the artifacts of a job; their files stay."""
     tx.execute(delete(artifacts).where(artifacts.c.job_number == job_number))
+
+
+def directory(tx: Transaction) -> str | None:
+    """Tell the mark of the directory of artifacts that the API reads; None: it was never started."""
+    return tx.execute(select(directories.c.mark).where(directories.c.name == _ARTIFACTS)).scalar_one_or_none()
+
+
+def set_directory(tx: Transaction, mark: str) -> None:
+    """Store the mark of the directory of artifacts."""
+    upsert(tx, directories, [{"name": _ARTIFACTS, "mark": mark}])
 
 
 def of_job(tx: Transaction, job_number: int) -> list[ArtifactRow]:

@@ -32,7 +32,7 @@ def run_attempt(order: AttemptOrder, drain: Drain | None = None) -> Outcome | No
     None means that it was lost to somebody else: there is nothing to report.
     """
     try:
-        with closing(Database(order.database_url)) as db:
+        with closing(Database(order.database_url, archives=order.folders.artifacts)) as db:
             return Attempt(order, db, drain or Drain()).run()
     except AttemptLostError:
         log.warning("%s: attempt %s was lost; its results are dropped", order.job_id, order.attempt)

@@ -1,7 +1,8 @@
-"""Removes checkpoints that nobody will resume from, and weights that nobody can ask for."""
+"""Removes what nobody will need: checkpoints, weights of earlier attempts, and old iterations from the database."""
 
 import logging
 import shutil
+import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -10,7 +11,9 @@ from epochd.jobs.lifecycle import is_done
 from epochd.store import artifacts, jobs
 from epochd.store.database import Database, Transaction
 from epochd.store.jobs import JobRow
+from epochd.worker.archiver import Archiver
 from epochd.worker.loop import Loop
+from epochd.worker.order import Folders
 
 log = logging.getLogger("epochd.worker")
 
@@ -54,7 +57,8 @@ def discard_superseded(artifacts_dir: Path, job_id: str, db: Database) -> None:
             kept = {(artifacts_dir / one.path).parent for one in artifacts.of_job(tx, job.number)}
         if is_done(job.status):
             for folder in set(_entries(artifacts_dir / job_id)) - kept:
-                _remove(folder)
+                if folder.is_dir():  # files hold the iterations of earlier attempts
+                    _remove(folder)
 
 
 def sweep(checkpoints_dir: Path, db: Database) -> None:
@@ -75,15 +79,18 @@ def sweep(checkpoints_dir: Path, db: Database) -> None:
 class Sweeper(Loop):
     """Sweeps when a worker starts, and from time to time: jobs are deleted and cancelled without a worker, too."""
 
-    def __init__(self, db: Database, checkpoints_dir: Path) -> None:
+    def __init__(self, db: Database, folders: Folders, keep_iterations_days: float | None = None) -> None:
         super().__init__("sweeper")
         self._db = db
-        self._checkpoints_dir = checkpoints_dir
+        self._checkpoints_dir = folders.checkpoints
+        self._archiver = Archiver(db, folders.artifacts, keep_iterations_days, self.stopping)
 
     def tick(self) -> None:
-        """Sweep, then rest."""
+        """Sweep, archive what is due, then rest."""
+        following = time.monotonic() + SWEEP_SECONDS
         sweep(self._checkpoints_dir, self._db)
-        self.stopping.wait(SWEEP_SECONDS)
+        self._archiver.run(following - time.monotonic())
+        self.stopping.wait(max(0.0, following - time.monotonic()))
 
 
 def _is_unwanted(tx: Transaction, folder: Path, db: Database) -> bool:

@@ -4,15 +4,15 @@ import logging
 import os
 import signal
 import sys
-import threading
 import time
 from types import FrameType
 
 from epochd.errors import DatabaseUnavailableError
+from epochd.lifeline import at_end_of_input, exit_at_last
 from epochd.settings import Settings
 from epochd.store.database import Database
 from epochd.store.migrate import check_current
-from epochd.worker.deadline import exit_at_last
+from epochd.worker.device_memory import DeviceMemory
 from epochd.worker.executors.local import LocalExecutor
 from epochd.worker.follower import SlotConfig
 from epochd.worker.loop import Loop
@@ -38,7 +38,7 @@ class Worker:
     ) -> None:
         self._settings = settings
         self._share = share
-        self._db = Database(settings.resolved_database_url)
+        self._db = Database(settings.resolved_database_url, archives=settings.artifacts_dir.resolve())
         self._executor = executor or LocalExecutor()
         self._stopped = False
         self._waker = Waker(self._db)
@@ -55,17 +55,19 @@ class Worker:
         self._executor.start()
         devices = self._devices()
         worker = worker_id()
-        presence = Presence(self._db, worker, devices)
+        memory = DeviceMemory(devices)
+        presence = Presence(self._db, worker, devices, memory)
         presence.arrive()
         self._loops = [
             self._waker,
+            memory,
             presence,
             Reaper(
                 self._db,
                 lease_seconds=self._settings.lease_seconds,
                 retry_delay_seconds=self._settings.retry_delay_seconds,
             ),
-            Sweeper(self._db, self._settings.checkpoints_dir.resolve()),
+            Sweeper(self._db, Folders.of(self._settings), self._settings.keep_iterations_days),
             *(self._slot(worker, device, len(devices)) for device in devices),
         ]
         for loop in self._loops:
@@ -123,21 +125,12 @@ def main(settings: Settings, share: tuple[int, int] = (0, 1), *, lifeline: bool 
     logging.getLogger("alembic").setLevel(logging.WARNING)
     worker = Worker(settings, share)
 
-    def stop(_signal: int, _frame: FrameType | None) -> None:
+    def stop(_signal: int = 0, _frame: FrameType | None = None) -> None:
         exit_at_last(2 * settings.shutdown_seconds)
         worker.stop()
 
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
     if lifeline:
-        arguments = (worker, settings.shutdown_seconds)
-        threading.Thread(target=_stop_at_end_of_input, args=arguments, name="lifeline", daemon=True).start()
+        at_end_of_input(stop)
     worker.run()
-
-
-def _stop_at_end_of_input(worker: Worker, shutdown_seconds: float) -> None:
-    # Not sys.stdin: a thread that still reads it when the interpreter ends is a fatal error.
-    while os.read(0, 1024):
-        pass
-    exit_at_last(2 * shutdown_seconds)
-    worker.stop()
