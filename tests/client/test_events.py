@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from epochd.client import events as client_events
 from epochd.client.events import EventParser, ServerSentEvent, parse, read_events
 from epochd.errors import ServiceUnavailableError
 
@@ -193,3 +194,22 @@ def test_it_gives_up_after_so_many_connections_that_brought_nothing():
     ):
         events_of(url, attempts=3)
     assert len(asked) == 4
+
+
+def test_a_reader_that_was_cut_off_for_being_slow_goes_on_at_once(monkeypatch: pytest.MonkeyPatch):
+    cut = b'event: stream.interrupted\ndata: {"code": "too_slow", "resume_after": "2"}\n\n'
+    monkeypatch.setattr(client_events.time, "sleep", lambda _: pytest.fail("it waited"))
+    with server(
+        lambda _last: (200, message(1) + message(2) + cut),
+        lambda _last: (200, message(3) + cut),
+        lambda _last: (200, message(4, "job.succeeded")),
+    ) as (url, asked):
+        assert [event.id for event in events_of(url)] == ["1", "2", "3", "4"]
+    assert asked == [None, "2", "3"]
+
+
+def test_being_cut_off_again_and_again_without_an_event_is_a_failure():
+    cut = b'retry: 1\n\nevent: stream.interrupted\ndata: {"code": "too_slow", "resume_after": "0"}\n\n'
+    with server(lambda _last: (200, cut)) as (url, asked), pytest.raises(ServiceUnavailableError):
+        events_of(url, attempts=3)
+    assert len(asked) == 3

@@ -1,28 +1,25 @@
 """The events of a job: a page at a time, or as a stream that never misses and never repeats one."""
 
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Header, Query, Request, Response
 from pydantic import BaseModel, Field
 from starlette.concurrency import run_in_threadpool
-from starlette.responses import StreamingResponse
-from starlette.types import Send
 
 from epochd.api import stream
 from epochd.api.auth import GuardedRoute
 from epochd.api.deps import DatabaseDep, FeedDep, JobIdDep, SettingsDep
-from epochd.api.errors import problem_of, unexpected
+from epochd.api.event_stream import EventStream
 from epochd.api.examples import EVENTS, STREAM
-from epochd.api.feed import Channel, Feed, Ring
 from epochd.api.negotiate import negotiate
 from epochd.api.responses import describe
 from epochd.api.stream import Cursor
+from epochd.api.subscriber import Subscriber
 from epochd.contract.events import EVENT_DATA, Events
-from epochd.errors import EpochdError, InvalidRequestError, ParamError
+from epochd.errors import InvalidRequestError, ParamError
 from epochd.store import events, jobs
 from epochd.store.database import Database
+from epochd.store.jobs import JobRow
 
 JSON: Final = "application/json"
 EVENT_STREAM: Final = "text/event-stream"
@@ -70,8 +67,12 @@ class EventsQuery(BaseModel, extra="forbid"):
                     'are `iterations` messages besides, whose `data` is `{"attempt", "columns"}`: columns as'
                     " in `GET …/iterations`, and those of a new attempt from its first iteration on. Take an"
                     " `id` as it is: with the last one in `Last-Event-ID` (browsers do that) a new "
-                    "connection brings exactly the rest. Lines that begin with `:` are heartbeats. Should "
-                    "the service fail, the last message is an `error` whose data is a problem."
+                    "connection brings exactly the rest. Lines that begin with `:` are heartbeats. Who is too slow is "
+                    "cut off: who takes nothing for half a minute, or was up to date and has fallen far behind since"
+                    " (an operator may set the time). The last message is then `stream.interrupted`, without an "
+                    '`id`, and its data is `{"code": "too_slow", "message", "resume_after"}`: connect again with'
+                    " `resume_after` as `Last-Event-ID`. Should the service fail, the last message is an `error` "
+                    "whose data is a problem."
                 ),
                 "content": {
                     JSON: {"example": EVENTS},
@@ -87,6 +88,7 @@ class EventsQuery(BaseModel, extra="forbid"):
         406,
         422,
         503,
+        archived=True,
     ),
 )
 async def list_events(  # noqa: PLR0913, PLR0917 - FastAPI passes each by its name
@@ -105,11 +107,22 @@ async def list_events(  # noqa: PLR0913, PLR0917 - FastAPI passes each by its na
     if negotiate(request.headers.get("accept"), (JSON, EVENT_STREAM)) == JSON:
         return await run_in_threadpool(_page, db, job_id, query)
     start = last_event_id or query.after
-    number, cursor, over = await run_in_threadpool(_start, db, job_id, start, iterations=query.iterations)
+    job, cursor, over = await run_in_threadpool(_start, db, job_id, start, iterations=query.iterations)
     if over:
         return Response(status_code=204, headers=STREAM_HEADERS)
-    subscriber = Subscriber(db, feed, number, cursor, iterations=query.iterations)
-    return EventStream(subscriber.messages(settings.heartbeat_seconds))
+    patience = settings.slow_reader_seconds
+    subscriber = Subscriber(
+        db,
+        feed,
+        job.number,
+        cursor,
+        known=job.last_event,
+        iterations=query.iterations,
+        patience=patience,
+    )
+    return EventStream(
+        subscriber.tell, STREAM_HEADERS, heartbeat=settings.heartbeat_seconds, patience=patience
+    )
 
 
 def _page(db: Database, job_id: str, query: EventsQuery) -> Response:
@@ -125,80 +138,10 @@ def _page(db: Database, job_id: str, query: EventsQuery) -> Response:
     return Response(body.model_dump_json(), media_type=JSON)
 
 
-def _start(db: Database, job_id: str, event_id: str | None, *, iterations: bool) -> tuple[int, Cursor, bool]:
+def _start(
+    db: Database, job_id: str, event_id: str | None, *, iterations: bool
+) -> tuple[JobRow, Cursor, bool]:
     with db.read() as tx:
-        number = jobs.get(tx, job_id).number
-        cursor = stream.start(tx, number, event_id, iterations=iterations)
-        return number, cursor, stream.is_over(tx, number, cursor)
-
-
-class Subscriber:
-    """Somebody who reads a job's stream: a cursor, and where to take what follows it."""
-
-    def __init__(
-        self, db: Database, feed: Feed, job_number: int, cursor: Cursor, *, iterations: bool
-    ) -> None:
-        self._db = db
-        self._feed = feed
-        self._job_number = job_number
-        self._cursor = cursor
-        self._iterations = iterations
-        self._over = False
-
-    async def messages(self, heartbeat_seconds: float) -> AsyncGenerator[bytes]:
-        """Yield the stream's bytes until the job's last event, the feed's end, or an error, which is told."""
-        yield stream.PREAMBLE
-        try:
-            with self._feed.watch(self._job_number) as channel:
-                ring = channel.rings.get(self._iterations) or await self._new_ring(channel)
-                while not (self._over or self._feed.closed):
-                    if chunk := await self._next(ring):
-                        yield chunk
-                    elif channel.gone:
-                        return
-                    elif self._cursor >= ring.head and not await channel.wait(heartbeat_seconds):
-                        yield stream.HEARTBEAT
-        except Exception as error:  # noqa: BLE001 - the answer has begun: the error can only be told in it
-            problem = problem_of(error) if isinstance(error, EpochdError) else unexpected(error)
-            yield stream.encode("error", bytes(problem.body))
-
-    async def _new_ring(self, channel: Channel) -> Ring:
-        head = await run_in_threadpool(self._head)
-        return self._feed.add_ring(channel, head, iterations=self._iterations)
-
-    def _head(self) -> Cursor:
-        with self._db.read() as tx:
-            return stream.head_of(tx, self._job_number, iterations=self._iterations) or self._cursor
-
-    async def _next(self, ring: Ring) -> bytes:
-        """Take what is there from the ring or, behind it, from the database."""
-        page = ring.since(self._cursor)
-        if page is None:
-            page = await run_in_threadpool(self._read, ring.head)
-            self._over = page.cursor == self._cursor  # nothing is left where something should be: deleted
-        self._cursor = page.cursor
-        if page.frames and page.frames[-1].terminal:
-            # The ring may know less than the database: the job may have been retried a moment ago.
-            self._over = await run_in_threadpool(self._is_over)
-        return b"".join(frame.data for frame in page.frames)
-
-    def _is_over(self) -> bool:
-        with self._db.read() as tx:
-            return stream.is_over(tx, self._job_number, self._cursor)
-
-    def _read(self, head: Cursor) -> stream.Page:
-        with self._db.read() as tx:
-            return stream.read_page(tx, self._job_number, self._cursor, head, iterations=self._iterations)
-
-
-class EventStream(StreamingResponse):
-    """A stream of bytes whose iterator is closed as soon as the client is gone."""
-
-    def __init__(self, messages: AsyncGenerator[bytes]) -> None:
-        super().__init__(messages, headers=STREAM_HEADERS, media_type=EVENT_STREAM)
-        self._messages = messages
-
-    async def stream_response(self, send: Send) -> None:
-        """Send everything, and close the iterator whatever happens."""
-        async with aclosing(self._messages):
-            await super().stream_response(send)
+        job = jobs.get(tx, job_id)
+        cursor = stream.start(tx, job.number, event_id, iterations=iterations)
+        return job, cursor, stream.is_over(tx, job.number, cursor)

@@ -14,9 +14,10 @@ from typing import Any, Final, NamedTuple
 
 import orjson
 
+from epochd.api.errors import problem_of, unexpected
 from epochd.contract.base import rfc3339
 from epochd.contract.events import LAST_EVENT_TYPES
-from epochd.errors import InvalidRequestError, ParamError
+from epochd.errors import EpochdError, InvalidRequestError, ParamError
 from epochd.store import events, jobs, metrics
 from epochd.store.database import Transaction
 from epochd.store.events import EventRow
@@ -186,6 +187,12 @@ def encode(kind: str, data: bytes, event_id: str | None = None) -> bytes:
     """Write one message; ``data`` must hold no line end, as JSON does not."""
     head = f"id: {event_id}\n" if event_id is not None else ""
     return b"%bevent: %b\ndata: %b\n\n" % (head.encode(), kind.encode(), data)
+
+
+def failure(error: Exception) -> bytes:
+    """Tell in the stream, whose answer has begun, what went wrong; the log has it, too."""
+    problem = problem_of(error) if isinstance(error, EpochdError) else unexpected(error)
+    return encode("error", bytes(problem.body))
 
 
 def head_of(tx: Transaction, job_number: int, *, iterations: bool) -> Cursor | None:

@@ -129,18 +129,19 @@ def read_events(
     """Yield a job's events until it is done, through lost connections and restarts of the service.
 
     After a break it reconnects with ``Last-Event-ID``, so that what follows comes without a gap and without a
-    repeat. Raises ``httpx.HTTPStatusError`` when the service refuses (404, 401 …) and ServiceUnavailableError
-    after ``attempts`` connections in a row that brought nothing.
+    repeat; at once, if the service has cut it off for having been slow. Raises ``httpx.HTTPStatusError`` when the
+    service refuses (404, 401 …) and ServiceUnavailableError after ``attempts`` connections in a row that brought
+    nothing.
     """
     parser = EventParser(last_event_id)
     failures = 0
     while failures < attempts:
         parser.reset()
-        newest = ""
+        newest, before = "", parser.last_event_id
         try:
             for event in _connection(client, url, params, parser):
                 newest = event.type
-                if newest == "error":  # the service could not go on: as if the line had broken
+                if newest in {"error", "stream.interrupted"}:  # as if the line had broken
                     break
                 failures = 0
                 yield event
@@ -150,6 +151,8 @@ def read_events(
             return
         except (httpx.TransportError, ServiceUnavailableError):
             pass  # counted below, like an end that came too early
+        if newest == "stream.interrupted" and parser.last_event_id != before:
+            continue
         failures += 1
         time.sleep(_pause(failures, parser.retry_seconds))
     raise ServiceUnavailableError(
