@@ -10,11 +10,15 @@
     ├── ConflictError                the state of the thing does not allow it: 409
     ├── PayloadTooLargeError         413
     ├── ServiceUnavailableError      503
+    │   ├── ArchiveUnreadableError       the file that iterations were moved to is missing or damaged
     │   ├── DatabaseUnavailableError     the database does not answer
     │   └── DatabaseNotMigratedError     the schema is older or newer than the code
     ├── ConfigurationError           the operator's settings contradict each other
     ├── DuplicateKeyError            a row with this unique key exists already
     ├── AttemptLostError             the attempt was given to somebody else: write nothing more
+    ├── MirrorError                  what a job is mirrored or exported to does not take it
+    │   ├── MirrorAwayError              it cannot be used for now: try again
+    │   └── MirrorRefusedError           it does not take this job
     ├── CorruptCheckpointError       a checkpoint's file is torn, damaged or cannot be read: use the one before it
     └── TrainingError                ends a job as ``failed``; has a category
         ├── DataError                    category ``data``
@@ -110,6 +114,12 @@ class ServiceUnavailableError(EpochdError):
     code = "unavailable"
 
 
+class ArchiveUnreadableError(ServiceUnavailableError):
+    """The file that iterations were moved to is missing or damaged: no numbers are better than wrong ones."""
+
+    code = "archive_unreadable"
+
+
 class DatabaseUnavailableError(ServiceUnavailableError):
     """The database does not answer."""
 
@@ -138,6 +148,24 @@ class AttemptLostError(EpochdError):
     """The attempt has ended or belongs to another worker: whoever sees this writes nothing more."""
 
     code = "attempt_lost"
+
+
+class MirrorError(EpochdError):
+    """What a job is mirrored or exported to does not take it."""
+
+    code = "mirror_failed"
+
+
+class MirrorAwayError(MirrorError):
+    """The target cannot be used for now: it does not answer, or its disk is full."""
+
+    code = "mirror_away"
+
+
+class MirrorRefusedError(MirrorError):
+    """The target does not take this job: its run was removed there, say."""
+
+    code = "mirror_refused"
 
 
 class CorruptCheckpointError(EpochdError):

@@ -55,7 +55,7 @@ class Settings(BaseSettings):
         10.0, ge=0.1, le=600, description="How long a clean shutdown may take before processes are killed."
     )
     heartbeat_seconds: float = Field(
-        15.0, ge=0.05, le=300, description="Silence on an event stream after which a comment is sent."
+        15.0, ge=0.05, le=30, description="Silence on an event stream after which a comment is sent."
     )
     slow_reader_seconds: float = Field(
         30.0,
@@ -87,7 +87,7 @@ class Settings(BaseSettings):
     mirror_points: int = Field(
         10_000,
         ge=1,
-        le=10_000_000,
+        le=1_000_000,
         description="Mirrors get at most so many iterations of a job, evenly spread, and every epoch.",
     )
     log_level: str = Field(
@@ -98,6 +98,13 @@ class Settings(BaseSettings):
     def resolved_database_url(self) -> str:
         """The database in use: the one named, else SQLite in the data directory."""
         return self.database_url or f"sqlite:///{(self.data_dir / 'epochd.db').resolve()}"
+
+    @property
+    def shown_mirror_mlflow(self) -> str | None:
+        """The MLflow server's address without a password."""
+        scheme, _, rest = (self.mirror_mlflow or "").partition("://")
+        host, slash, path = rest.rpartition("@")[2].partition("/")
+        return f"{scheme}://{host}{slash}{path}" if self.mirror_mlflow else None
 
     @property
     def accepted_api_keys(self) -> tuple[str, ...]:
@@ -115,8 +122,8 @@ class Settings(BaseSettings):
         return self.data_dir / "checkpoints"
 
     def environment(self) -> dict[str, str]:
-        """The same settings as ``EPOCHD_`` variables for a child process that serves nobody: without API keys."""
-        values = self.model_dump(mode="json", exclude={"api_keys"}, exclude_none=True)
+        """The same settings as ``EPOCHD_`` variables for a child process: without API keys and others' passwords."""
+        values = self.model_dump(mode="json", exclude={"api_keys", "mirror_mlflow"}, exclude_none=True)
         values["data_dir"] = str(self.data_dir.resolve())
         values["database_url"] = self.resolved_database_url
         return {f"EPOCHD_{name.upper()}": str(value) for name, value in values.items()}

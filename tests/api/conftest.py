@@ -12,6 +12,7 @@ import uvicorn
 from fastapi.testclient import TestClient
 
 from epochd.api.app import create_app
+from epochd.api.protocol import Protocol
 from epochd.client.events import EventParser
 from epochd.jobs import claim, complete
 from epochd.jobs.complete import Outcome
@@ -41,6 +42,7 @@ def app(settings):
     yield app
     app.state.feed.close()
     app.state.feed.join(5)
+    app.state.board.close()
     app.state.database.close()
 
 
@@ -185,11 +187,15 @@ def trainer(database):
 
 
 @contextmanager
-def serving(app):
+def serving(app, send_buffer=None):
     """Serve an application on a free port, in a thread, and yield its URL and the server."""
     listener = socket.socket()
+    if send_buffer is not None:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer)  # its connections inherit that
     listener.bind(("127.0.0.1", 0))
-    config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=20, backlog=2048)
+    config = uvicorn.Config(
+        app, http=Protocol, log_level="warning", timeout_graceful_shutdown=20, backlog=2048
+    )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="server")
     thread.start()
@@ -201,6 +207,7 @@ def serving(app):
         yield server
     finally:
         app.state.feed.close()
+        app.state.patience.close()
         server.should_exit = True
         thread.join(30)
         assert not thread.is_alive(), "the server did not stop"

@@ -153,18 +153,26 @@ def test_in_a_terminal_it_draws_bars_and_ends_well(tmp_path: Path):
 
 @pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM])
 def test_when_it_is_told_to_stop_it_leaves_nothing(tmp_path: Path, ending: int):
-    process, terminal = in_a_terminal(tmp_path)
-    assert b"early stop" in read_until(terminal, b"early stop")
-    assert [path for path in tmp_path.iterdir() if path.name.startswith("epochd-demo-")]
-    process.send_signal(ending)
-    rest = read_until(terminal, b"never printed")
-    os.close(terminal)
-    assert process.wait(30) == 130
+    for _ in range(3):
+        code, rest = _told_to_stop(tmp_path, ending)
+        if code != 0:  # else it was through before it was told, as on a busy machine: that shows nothing
+            break
+    assert code == 130
     assert b"Traceback" not in rest
     assert b"is gone" in rest
     # Nobody is left whose data was there, and nor is the data.
     assert [path for path in tmp_path.iterdir() if path.name.startswith("epochd")] == []
     assert str(tmp_path) not in _environments()
+
+
+def _told_to_stop(directory: Path, ending: int) -> tuple[int, bytes]:
+    process, terminal = in_a_terminal(directory)
+    assert b"early stop" in read_until(terminal, b"early stop")
+    assert [path for path in directory.iterdir() if path.name.startswith("epochd-demo-")]
+    process.send_signal(ending)
+    rest = read_until(terminal, b"never printed")
+    os.close(terminal)
+    return process.wait(30), rest
 
 
 def test_it_does_not_touch_the_service_that_the_environment_configures(tmp_path: Path):

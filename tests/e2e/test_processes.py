@@ -9,18 +9,13 @@ from typing import Any
 
 import httpx
 import pytest
+from tests.marks import postgres_in_torture
 
 from epochd.client.events import read_events
 
 SHORT = {"dataset": "digits", "epochs": 3, "batch_size": 64}
 # Leases that expire while a test waits, and are still renewed in time on a busy machine.
 SOON = ("--lease-seconds", "3", "--retry-delay-seconds", "0")
-
-
-# What happens here is between processes: on Postgres it is part of the long proofs.
-postgres_in_torture = pytest.mark.parametrize(
-    "database_kind", ["sqlite", pytest.param("postgres", marks=pytest.mark.torture)], indirect=True
-)
 
 
 def is_training(job: dict[str, Any]) -> bool:

@@ -1,6 +1,7 @@
 """Every command in the README works, and what it says is so."""
 
 import json
+import os
 import re
 import shlex
 import sqlite3
@@ -37,7 +38,7 @@ def commands() -> list[list[str]]:
 def shell(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str, Path]]:
     """Run all curl lines in one shell, in the order of the page, against one service."""
     directory = tmp_path_factory.mktemp("readme")
-    data = directory / "data"
+    data = directory / "epochd-data"  # where it is by default
     service = Service(directory, f"sqlite:///{data / 'epochd.db'}", data)
     try:
         script = "\n".join(["set -euo pipefail", *blocks("sh")])
@@ -45,6 +46,7 @@ def shell(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str, 
         done = subprocess.run(
             ["bash", "-c", script.replace("http://127.0.0.1:8000", service.url)],
             cwd=directory,
+            env={**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
             capture_output=True,
             text=True,
             timeout=100,
@@ -102,7 +104,7 @@ def test_the_view_shows_one_row_an_iteration(shell: tuple[str, str, Path]):
     _, _, directory = shell
     (query,) = blocks("sql")
     job = json.loads((directory / "job.json").read_text())["id"]
-    with sqlite3.connect(directory / "data" / "epochd.db") as database:
+    with sqlite3.connect(directory / "epochd-data" / "epochd.db") as database:
         rows = database.execute(query.replace("job_…", job)).fetchall()
     assert [row[0] for row in rows] == list(range(1, len(rows) + 1))
     assert len(rows) % 23 == 0

@@ -21,6 +21,7 @@ from typing import Any
 
 import httpx
 import pytest
+from tests.marks import postgres_in_torture
 
 SMALL = {"name": "mlp", "hidden_sizes": [32], "dropout": 0.2}
 LARGE_SET = {"name": "synthetic", "samples": 100_000, "features": 16, "classes": 4, "seed": 5}
@@ -305,6 +306,7 @@ def arena(
     return Arena(start_service, start_command, wait_until, database_url, data_dir)
 
 
+@postgres_in_torture
 @pytest.mark.timeout(300)
 def test_jobs_that_are_killed_end_as_their_twins(arena: Arena, capsys: pytest.CaptureFixture[str]):
     names = ["dropout, warm-up, plateau", "short epochs, early stopping"]

@@ -186,7 +186,8 @@ from epochd.store.database import Database
 with Database(sys.argv[1]).write() as tx:
     tx.execute(text("UPDATE jobs SET name = 'half'"))
     moment = "2026-01-01T00:00:00.000Z"
-    tx.execute(text(f"INSERT INTO workers VALUES ('w', 'h', 1, '[]', 1, '{moment}', '{moment}')"))
+    columns = "id, host, pid, devices, slots, started_at, last_seen_at"
+    tx.execute(text(f"INSERT INTO workers ({columns}) VALUES ('w', 'h', 1, '[]', 1, '{moment}', '{moment}')"))
     print("written", flush=True)
     time.sleep(600)
 """

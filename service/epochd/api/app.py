@@ -7,11 +7,16 @@ from typing import Final
 
 from fastapi import APIRouter, Depends, FastAPI
 
-from epochd.api import artifacts, control, errors, events, health, jobs, metrics, openapi
+from epochd.api import artifacts, control, errors, events, health, jobs, metrics, openapi, polling, prometheus
 from epochd.api.auth import authenticate
+from epochd.api.download import FileThreads
+from epochd.api.event_stream import Handover
 from epochd.api.feed import Feed
+from epochd.api.job_board import JobBoard
+from epochd.api.patience import Patience, Patient
 from epochd.api.requests import BodyLimit
 from epochd.api.responses import describe
+from epochd.api.traffic import Meter
 from epochd.settings import Settings
 from epochd.store.database import Database
 
@@ -21,9 +26,9 @@ FEED_CLOSING_SECONDS: Final = 5.0
 def create_app(settings: Settings) -> FastAPI:
     """Make the application; nothing is connected or started before the first request needs it.
 
-    ``app.state`` holds ``settings``, ``database`` and ``feed``. When the server is to shut down, call
-    ``app.state.feed.close()``, from any thread or signal handler: it ends all streams, for which Uvicorn
-    would wait.
+    ``app.state`` holds ``settings``, ``database``, ``feed``, ``board``, ``patience`` and ``exposition``. When the
+    server is to shut down, call ``app.state.feed.close()`` and ``app.state.patience.close()``, from any thread or
+    signal handler: they end all streams, and the answers that nobody takes, for which Uvicorn would wait.
     """
     app = FastAPI(
         title="epochd",
@@ -36,12 +41,21 @@ def create_app(settings: Settings) -> FastAPI:
         redirect_slashes=False,
     )
     app.state.settings = settings
-    app.state.database = Database(settings.resolved_database_url)
+    app.state.database = Database(settings.resolved_database_url, archives=settings.artifacts_dir)
     app.state.feed = Feed(app.state.database)
+    app.state.board = JobBoard(app.state.database)
+    app.state.patience = Patience(settings.slow_reader_seconds)
+    app.state.file_threads = FileThreads()
+    app.state.exposition = prometheus.Exposition(app.state.database)
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
+    app.add_middleware(Patient, patience=app.state.patience)
+    app.add_middleware(Handover)
+    app.add_middleware(Meter, traffic=app.state.exposition.traffic)  # the outermost: it sees every answer
     errors.install(app)
+    polling.install(app)
     app.include_router(_v1())
     app.include_router(health.router, responses=describe({}))
+    app.include_router(prometheus.router)
     openapi.install(app)
     return app
 
@@ -58,4 +72,5 @@ async def _lifespan(app: FastAPI) -> AsyncGenerator[None]:
     yield
     app.state.feed.close()
     await asyncio.to_thread(app.state.feed.join, FEED_CLOSING_SECONDS)
+    app.state.board.close()
     app.state.database.close()

@@ -14,6 +14,7 @@ from starlette.routing import Match
 
 from epochd.api.validation import param_errors
 from epochd.errors import (
+    ArchiveUnreadableError,
     ConflictError,
     DatabaseUnavailableError,
     EpochdError,
@@ -29,6 +30,7 @@ log = logging.getLogger("epochd.api")
 
 PROBLEM_MEDIA_TYPE: Final = "application/problem+json"
 RETRY_AFTER_SECONDS: Final = 2
+_REFERENCE: Final = "_epochd_reference"
 
 STATUSES: Final[dict[type[EpochdError], HTTPStatus]] = {
     InvalidRequestError: HTTPStatus.UNPROCESSABLE_ENTITY,
@@ -81,23 +83,36 @@ def problem_of(error: EpochdError) -> Response:
     if status is None:
         return unexpected(error)
     errors = error.errors if isinstance(error, InvalidRequestError) else ()
-    return problem(status, error.code, public_message(error), errors=errors, headers=_HEADERS.get(status))
+    # A file that is missing or damaged is so in two seconds, too.
+    headers = None if isinstance(error, ArchiveUnreadableError) else _HEADERS.get(status)
+    return problem(status, error.code, public_message(error), errors=errors, headers=headers)
 
 
 def public_message(error: EpochdError) -> str:
     """Say what callers may know: not the database's user, host or path, which are for the log."""
     if not isinstance(error, DatabaseUnavailableError):
         return error.message
-    log.warning("%s", error.message)
+    if _reference(error)[1]:
+        log.warning("%s", error.message)
     return "The database does not answer or takes no writes; try again in a few seconds."
 
 
 def unexpected(error: Exception) -> Response:
     """Answer 500 with a reference under which the log tells the story, and nothing of it to the caller."""
-    reference = secrets.token_hex(6)
-    log.error("unexpected error %s", reference, exc_info=error)
+    reference, is_new = _reference(error)
+    if is_new:
+        log.error("unexpected error %s", reference, exc_info=error)
     detail = f"Something went wrong in the service. Its log has the details under the reference {reference}."
     return problem(HTTPStatus.INTERNAL_SERVER_ERROR, "internal_error", detail)
+
+
+def _reference(error: Exception) -> tuple[str, bool]:
+    """Name an error, and tell whether that is new: one that reaches many who asked together is logged once."""
+    known = vars(error).get(_REFERENCE)
+    if known is None:
+        vars(error)[_REFERENCE] = known = secrets.token_hex(6)
+        return known, True
+    return str(known), False
 
 
 def install(app: FastAPI) -> None:

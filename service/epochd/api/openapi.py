@@ -42,6 +42,7 @@ TAGS: Final[list[dict[str, Any]]] = [
         "description": "What happened to a job, in one durable, numbered sequence; polled or streamed.",
     },
     {"name": "artifacts", "description": "The weights, and all else that a job left."},
+    {"name": "monitoring", "description": "The whole service in numbers."},
     {"name": "health", "description": "For load balancers and orchestrators. Open to all."},
 ]
 REFERENCE: Final = "#/components/schemas/{model}"

@@ -19,20 +19,29 @@ _DESCRIPTIONS: Final[dict[int, str]] = {
     500: "An error of the service; its log has more under the reference in `detail`.",
     503: "The database does not answer; try again after `Retry-After` seconds.",
 }
+_ARCHIVED: Final = (
+    " Or, with the code `archive_unreadable` and without `Retry-After`, the file that the job's iterations were moved "
+    "to is missing or damaged."
+)
 
 
 def describe(
-    answers: Mapping[int, dict[str, Any]], *problems: int, conflicts: Sequence[str] = ()
+    answers: Mapping[int, dict[str, Any]],
+    *problems: int,
+    conflicts: Sequence[str] = (),
+    archived: bool = False,
 ) -> dict[int | str, dict[str, Any]]:
     """Describe the answers of an operation, and the errors with these statuses; 500 is always one of them.
 
-    ``conflicts`` are the codes with which it answers 409.
+    ``conflicts`` are the codes with which it answers 409; ``archived``, whether it may need an archived file.
     """
     described: dict[int | str, dict[str, Any]] = dict(answers.items())
     if conflicts:
         described[HTTPStatus.CONFLICT.value] = _conflict(conflicts)
     for status in (*problems, HTTPStatus.INTERNAL_SERVER_ERROR.value):
         described[status] = _problem(status)
+    if archived:
+        described[HTTPStatus.SERVICE_UNAVAILABLE.value]["description"] += _ARCHIVED
     return described
 
 

@@ -123,7 +123,8 @@ class Follower:
         self._unfinished = [number for number in numbers if self._help(number)]
         more = self._help_old()
         self._close_idle()
-        self._live_at = began + PACE_SECONDS  # not before all went well: after a trouble, the next round looks again
+        # Not before all went well: after a trouble the next round looks again.
+        self._live_at = began + PACE_SECONDS
         return more or bool(self._unfinished)
 
     def _go_on(self) -> bool:

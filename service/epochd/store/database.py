@@ -4,6 +4,7 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from typing import Any, Literal
 
 import orjson
@@ -56,19 +57,29 @@ class Database:
     Nothing is connected before it is needed. ``busy_seconds`` is how long a statement waits for somebody else's lock
     before the database counts as unavailable (by default 10 s on SQLite, which has one writer at a time, and 5 s on
     Postgres). A Postgres server that says nothing at all for 3 s longer is unavailable, too, unless ``patient``: then a
-    statement may take as long as it likes. ``url`` is as it was given, password and all.
+    statement may take as long as it likes. ``archives`` is the directory in which iterations are that were moved out of
+    the database; without it nobody can read these. ``url`` is as it was given, password and all.
 
     Raises:
         ConfigurationError: when the URL names no database that epochd works with.
 
     """
 
-    def __init__(self, url: str, *, busy_seconds: float | None = None, patient: bool = False) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        archives: Path | None = None,
+        busy_seconds: float | None = None,
+        patient: bool = False,
+    ) -> None:
         self.url = url
         self._url = parse_url(url)
         self.dialect: Literal["sqlite", "postgresql"] = (
             "sqlite" if self._url.get_backend_name() == "sqlite" else "postgresql"
         )
+        self._read = {**_READ[self.dialect], _ARCHIVES: archives}
+        self._write = {**_WRITE[self.dialect], _ARCHIVES: archives}
         busy_seconds = _BUSY_SECONDS[self.dialect] if busy_seconds is None else busy_seconds
         self._availability = Availability()
         self._arguments = _connect_arguments(self.dialect, busy_seconds)
@@ -89,7 +100,7 @@ class Database:
         with (
             self._translated(),
             self._connect() as tx,
-            tx.execution_options(**_READ[self.dialect]).begin(),
+            tx.execution_options(**self._read).begin(),
         ):
             yield tx
 
@@ -108,7 +119,7 @@ class Database:
         with (
             self._translated(),
             self._connect() as tx,
-            tx.execution_options(**_WRITE[self.dialect]).begin(),
+            tx.execution_options(**self._write).begin(),
         ):
             yield tx
             if self.dialect == "postgresql":
@@ -168,6 +179,22 @@ class Database:
             if translated is None:
                 raise
             raise translated from error
+
+
+_ARCHIVES = "epochd_archives"
+
+
+def archives(tx: Transaction) -> Path:
+    """Tell the directory in which the archived iterations are.
+
+    Raises:
+        ConfigurationError: when the database was opened without one.
+
+    """
+    directory: Path | None = tx.get_execution_options().get(_ARCHIVES)
+    if directory is None:
+        raise ConfigurationError("archived iterations cannot be read: no directory of artifacts is known")
+    return directory
 
 
 # SQLite: whoever will write takes the write lock at once, since a read lock cannot be upgraded under load.

@@ -129,6 +129,8 @@ class Watched(NamedTuple):
 _JOBS = select(*jobs.c)
 _BY_ID = _JOBS.where(jobs.c.id == bindparam("job_id"))
 _BY_NUMBER = _JOBS.where(jobs.c.number == bindparam("job_number"))
+_BY_IDS = _JOBS.where(jobs.c.id.in_(bindparam("job_ids", expanding=True)))
+_VERSIONS = select(jobs.c.id, jobs.c.version).where(jobs.c.id.in_(bindparam("job_ids", expanding=True)))
 _WATCHED = select(*(jobs.c[name] for name in Watched._fields))
 
 
@@ -155,7 +157,7 @@ def get(tx: Transaction, job_id: str, *, lock: bool = False) -> JobRow:
     query = _BY_ID.with_for_update() if lock else _BY_ID
     row = tx.execute(query, {"job_id": job_id}).one_or_none()
     if row is None:
-        raise _not_found(job_id)
+        raise not_found(job_id)
     return JobRow(*row)
 
 
@@ -164,6 +166,16 @@ def by_number(tx: Transaction, job_number: int, *, lock: bool = False) -> JobRow
     query = _BY_NUMBER.with_for_update() if lock else _BY_NUMBER
     row = tx.execute(query, {"job_number": job_number}).one_or_none()
     return None if row is None else JobRow(*row)
+
+
+def several(tx: Transaction, job_ids: Sequence[str]) -> list[JobRow]:
+    """Read these jobs; one that does not exist is missing."""
+    return [JobRow(*row) for row in tx.execute(_BY_IDS, {"job_ids": job_ids})]
+
+
+def versions(tx: Transaction, job_ids: Sequence[str]) -> dict[str, int]:
+    """Read the versions of these jobs, which grow with every change of what they show; as ``several``."""
+    return {row.id: row.version for row in tx.execute(_VERSIONS, {"job_ids": job_ids})}
 
 
 def find_by_idempotency_key(tx: Transaction, key: str) -> JobRow | None:
@@ -226,7 +238,7 @@ def delete(tx: Transaction, job_id: str) -> None:
 
     """
     if tx.execute(jobs.delete().where(jobs.c.id == job_id)).rowcount == 0:
-        raise _not_found(job_id)
+        raise not_found(job_id)
 
 
 def request_cancel(tx: Transaction, job_id: str, keep: str, grace_seconds: float) -> bool:
@@ -359,5 +371,6 @@ def _won(tx: Transaction, statement: Update) -> bool:
     return tx.execute(statement).rowcount == 1
 
 
-def _not_found(job_id: str) -> NotFoundError:
+def not_found(job_id: str) -> NotFoundError:
+    """Make the error that says that there is no such job."""
     return NotFoundError(f"there is no job {job_id!r}", code="job_not_found")
