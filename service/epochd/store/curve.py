@@ -184,6 +184,17 @@ def clip(curve: Sequence[Segment], after: int, limit: int) -> list[Segment]:
     return taken
 
 
+def page(curve: Sequence[Segment], after: int, limit: int | None) -> tuple[list[Segment], int | None]:
+    """Take the ``limit`` iterations (None: all) that follow ``after``, and tell what to pass as ``after`` for more.
+
+    That is None when there is no more.
+    """
+    end = curve[-1].last if curve else 0
+    taken = clip(curve, after, end if limit is None else limit)
+    more = bool(taken) and taken[-1].last < end
+    return taken, taken[-1].last if more else None
+
+
 def pieces(tx: Transaction, curve: Sequence[Segment], columns: Sequence[str]) -> Iterator[Piece]:
     """Read the blocks under a curve, ascending, with the texts of these columns, few at a time."""
     for segment in curve:

@@ -14,7 +14,7 @@ from sqlalchemy import BigInteger, Update, bindparam, case, func, select, update
 from epochd.store import attempts as attempts_store
 from epochd.store.blocks import Block
 from epochd.store.columns import FIELDS, answer, chosen, loaded, spliced
-from epochd.store.curve import NO_EPOCH, clip, is_shown, pieces, segments, shown_epochs
+from epochd.store.curve import NO_EPOCH, is_shown, page, pieces, segments, shown_epochs
 from epochd.store.database import Transaction
 from epochd.store.jobs import JobRow
 from epochd.store.levels import LevelRow
@@ -154,12 +154,9 @@ def iterations_json(  # noqa: PLR0913 - what to read is named
         NotFoundError: code ``attempt_not_found``.
 
     """
-    curve = segments(tx, job.number, attempt)
-    slice_ = clip(curve, after, limit)
+    taken, following = page(segments(tx, job.number, attempt), after, limit)
     names, stored = chosen(fields)
-    columns = spliced(pieces(tx, slice_, stored), names, stored)
-    more = bool(slice_) and slice_[-1].last < curve[-1].last
-    return answer(columns, slice_[-1].last if more else None)
+    return answer(spliced(pieces(tx, taken, stored), names, stored), following)
 
 
 def iteration_columns(  # noqa: PLR0913 - what to read is named
@@ -175,10 +172,9 @@ def iteration_columns(  # noqa: PLR0913 - what to read is named
 
     null is NaN. Without ``limit`` all that follow ``after``.
     """
-    curve = segments(tx, job.number, attempt)
-    slice_ = clip(curve, after, curve[-1].last if curve and limit is None else limit or 0)
+    taken, _ = page(segments(tx, job.number, attempt), after, limit)
     names, stored = chosen(fields)
-    return loaded(pieces(tx, slice_, stored), names, stored)
+    return loaded(pieces(tx, taken, stored), names, stored)
 
 
 def epochs(

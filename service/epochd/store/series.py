@@ -13,7 +13,7 @@ from sqlalchemy import func, select
 
 from epochd.errors import NotFoundError
 from epochd.store.columns import chosen, loaded, spliced
-from epochd.store.curve import Piece, Segment, clip, is_shown, pieces, segments, shown_epochs
+from epochd.store.curve import Piece, Segment, is_shown, page, pieces, segments, shown_epochs
 from epochd.store.database import Database, Transaction
 from epochd.store.jobs import JobRow
 from epochd.store.metrics import EpochRow
@@ -65,11 +65,8 @@ def open_iterations(  # noqa: PLR0913 - what to read is named
         NotFoundError: code ``attempt_not_found``.
 
     """
-    curve = segments(tx, job.number, attempt)
-    end = curve[-1].last if curve else 0
-    taken = clip(curve, after, end if limit is None else limit)
-    more = bool(taken) and taken[-1].last < end
-    return IterationSeries(tuple(taken), tuple(chosen(fields)[0]), taken[-1].last if more else None)
+    taken, following = page(segments(tx, job.number, attempt), after, limit)
+    return IterationSeries(tuple(taken), tuple(chosen(fields)[0]), following)
 
 
 def column_parts(db: Database, series: IterationSeries) -> Iterator[dict[str, npt.NDArray[Any]]]:
