@@ -129,19 +129,34 @@ class TestFreshness:
         assert second >= first + job_board.LAG_SECONDS
 
 
+@pytest.fixture
+def crowd(server):
+    """Ask for jobs by their ids, at once: everybody by a connection of his own, as separate callers do."""
+
+    def ask(ids):
+        with httpx.Client(base_url=server.url, timeout=30) as client:
+            return [client.get(f"/v1/jobs/{job_id}") for job_id in ids]
+
+    def ask_all(ids):
+        with ThreadPoolExecutor(CROWD) as threads:
+            answers = list(threads.map(ask, (ids[number::CROWD] for number in range(CROWD))))
+        return [answers[number % CROWD][number // CROWD] for number in range(len(ids))]
+
+    return ask_all
+
+
 class TestACrowd:
-    def test_everybody_is_given_his_own(self, submit, http):
+    def test_everybody_is_given_his_own(self, submit, crowd):
         ids = [submit(name=f"job {number}") for number in range(8)] + ["job_none"]
-        with ThreadPoolExecutor(CROWD) as crowd:
-            asked = [ids[number % len(ids)] for number in range(20 * CROWD)]
-            answers = list(crowd.map(lambda job_id: http.get(f"/v1/jobs/{job_id}"), asked))
+        asked = [ids[number % len(ids)] for number in range(20 * CROWD)]
+        answers = crowd(asked)
         for job_id, answer in zip(asked, answers, strict=True):
             if job_id == "job_none":
                 assert answer.status_code == 404
             else:
                 assert answer.json()["id"] == job_id
 
-    def test_an_error_reaches_all_who_asked_and_nobody_later(self, submit, http, monkeypatch):
+    def test_an_error_reaches_all_who_asked_and_nobody_later(self, submit, crowd, http, monkeypatch):
         job_id = submit()
         versions = jobs.versions
 
@@ -149,9 +164,7 @@ class TestACrowd:
             raise DatabaseUnavailableError("it is away")
 
         monkeypatch.setattr(jobs, "versions", fail)
-        with ThreadPoolExecutor(CROWD) as crowd:
-            failed = list(crowd.map(lambda _: http.get(f"/v1/jobs/{job_id}").status_code, range(CROWD)))
-        assert failed == [503] * CROWD
+        assert [answer.status_code for answer in crowd([job_id] * CROWD)] == [503] * CROWD
         monkeypatch.setattr(jobs, "versions", versions)
         assert http.get(f"/v1/jobs/{job_id}").status_code == 200
 
