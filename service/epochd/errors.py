@@ -4,7 +4,8 @@
 
     EpochdError
     ├── InvalidRequestError          the request is wrong: 422, with one entry per parameter
-    │   └── IdempotencyKeyReusedError    the key came before with another body: 422
+    │   ├── IdempotencyKeyReusedError    the key came before with another body: 422
+    │   └── InvalidDatasetError          the file cannot be read as a data set; names file, row or column: 422
     ├── UnauthorizedError            401
     ├── NotFoundError                404
     ├── ConflictError                the state of the thing does not allow it: 409
@@ -82,6 +83,29 @@ class IdempotencyKeyReusedError(InvalidRequestError):
     """The same Idempotency-Key came before with another body."""
 
     code = "idempotency_key_reused"
+
+
+class InvalidDatasetError(InvalidRequestError):
+    """A file that cannot be read as a data set, or not as the one that was described.
+
+    ``file`` is a name within an archive or the upload's own; ``row`` counts samples from 1, a header not included;
+    ``column`` is a column's name. Each is None where it has no meaning. ``code`` is stable, such as ``ragged_rows``.
+    """
+
+    code = "invalid_dataset"
+
+    def __init__(  # noqa: PLR0913 - each says where, all but the first two by name
+        self,
+        message: str,
+        code: str,
+        *,
+        param: str = "file",
+        file: str | None = None,
+        row: int | None = None,
+        column: str | None = None,
+    ) -> None:
+        super().__init__(message, (ParamError(param, message, code),))
+        self.file, self.row, self.column = file, row, column
 
 
 class UnauthorizedError(EpochdError):

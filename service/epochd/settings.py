@@ -64,6 +64,23 @@ class Settings(BaseSettings):
         description="A reader of an event stream that takes nothing for so long is cut off, and told where to resume.",
     )
     max_body_bytes: int = Field(1_048_576, ge=1024, description="Largest JSON body of a request.")
+    max_upload_bytes: int = Field(
+        10 * 2**30, ge=1024, description="Largest file that can be uploaded, or fetched, as a data set."
+    )
+    max_unpacked_bytes: int = Field(
+        64 * 2**30, ge=1024, description="Largest size of a data set once it is unpacked and decoded."
+    )
+    dataset_sources: str | None = Field(
+        None,
+        description="Prefixes of the addresses that data sets may be fetched from, separated by commas, such as "
+        "`s3://bucket/,https://host/path/,file:///data/`; by default none.",
+    )
+    data_memory_bytes: int | None = Field(
+        None,
+        ge=0,
+        description="Data sets that take more memory are read from disk while they train; by default a quarter of the "
+        "machine's memory, divided by the slots.",
+    )
     api_keys: SecretStr = Field(
         SecretStr(""), description="Accepted API keys, separated by commas; without any, loopback only."
     )
@@ -115,6 +132,16 @@ class Settings(BaseSettings):
     def artifacts_dir(self) -> Path:
         """Where the artifacts of all jobs live."""
         return self.data_dir / "artifacts"
+
+    @property
+    def datasets_dir(self) -> Path:
+        """Where the data sets that callers brought live."""
+        return self.data_dir / "datasets"
+
+    @property
+    def accepted_sources(self) -> tuple[str, ...]:
+        """The prefixes of addresses that data sets may be fetched from, as separate strings."""
+        return tuple(prefix.strip() for prefix in (self.dataset_sources or "").split(",") if prefix.strip())
 
     @property
     def checkpoints_dir(self) -> Path:

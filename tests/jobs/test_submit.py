@@ -12,9 +12,10 @@ def spec(**changes) -> JobSpec:
     return JobSpec.model_validate({"dataset": "digits", "epochs": 3, "batch_size": 64, **changes})
 
 
-def test_the_definitions_of_the_field():
+def test_the_definitions_of_the_field(database):
     synthetic = {"name": "synthetic", "samples": 1000}
-    planned = plan_job(spec(dataset=synthetic, epochs=1, batch_size=100, validation=None))
+    with database.read() as tx:
+        planned = plan_job(tx, spec(dataset=synthetic, epochs=1, batch_size=100, validation=None))
     assert planned.plan.model_dump() == {
         "train_samples": 1000,
         "validation_samples": 0,

@@ -102,9 +102,10 @@ def create_job(
         {200: {"content": {"application/json": {"example": examples.PLANNED}}}}, 401, 413, 415, 422, 503
     ),
 )
-def plan_job(spec: SpecBody, _query: Nothing) -> PlannedJob:
+def plan_job(spec: SpecBody, db: DatabaseDep, _query: Nothing) -> PlannedJob:
     """The spec with every default filled in, its mini-batches, iterations and epochs, and advice."""
-    return submit.plan_job(spec)
+    with db.read() as tx:
+        return submit.plan_job(tx, spec)
 
 
 @router.get(

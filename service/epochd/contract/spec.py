@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Discriminator, Field, StringConstraints, Tag
 
 from epochd.contract.base import Request
+from epochd.contract.models import Model
 
 MAX_SAMPLES = 10_000_000
 MAX_EPOCHS = 1_000_000
@@ -18,7 +19,6 @@ DEVICE = r"^(auto|cpu|cuda(:[0-9]{1,3})?)$"
 
 TagKey = Annotated[str, StringConstraints(pattern=TAG_KEY)]
 TagValue = Annotated[str, StringConstraints(max_length=256, pattern=PRINTABLE)]
-LayerSize = Annotated[int, Field(ge=1, le=65_536)]
 LearningRate = Annotated[float, Field(gt=0, le=1e6)]
 Seed = Annotated[int, Field(ge=0, le=2**63 - 1)]
 Epochs = Annotated[int, Field(ge=1, le=MAX_EPOCHS)]
@@ -52,38 +52,6 @@ Dataset = Annotated[
     Annotated[Name, Tag("name")] | Annotated[SyntheticDataset, Tag("synthetic")],
     Discriminator(_dataset_kind),
 ]
-
-
-class LinearModel(Request):
-    """Softmax regression, or linear regression: one layer, no hidden units."""
-
-    name: Literal["linear"]
-
-
-class MlpModel(Request):
-    """A multi-layer perceptron: for each hidden size a linear layer, ReLU and dropout."""
-
-    name: Literal["mlp"]
-    hidden_sizes: Annotated[list[LayerSize], Field(min_length=1, max_length=64)] = [128]
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    batch_norm: bool = False
-    """Batch normalisation before each ReLU; needs at least 2 samples in every mini-batch."""
-
-
-class CnnModel(Request):
-    """A convolutional network for images: 3×3 convolutions, ReLU, 2×2 pooling, then a classifier head."""
-
-    name: Literal["cnn"]
-    channels: Annotated[list[Annotated[int, Field(ge=1, le=4096)]], Field(min_length=1, max_length=16)] = [
-        16,
-        32,
-    ]
-    hidden_size: LayerSize = 64
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    batch_norm: bool = False
-
-
-Model = Annotated[LinearModel | MlpModel | CnnModel, Field(discriminator="name")]
 
 
 class Sgd(Request):
@@ -184,14 +152,40 @@ Schedule = Annotated[
 ]
 
 Loss = Literal["cross_entropy", "mse", "mae", "huber"]
+ExtraMetric = Literal[
+    "balanced_accuracy", "precision", "recall", "f1", "auroc", "average_precision", "mae", "rmse", "mape"
+]
+ClassWeight = Annotated[float, Field(gt=0, le=1e6)]
 
 
 class Validation(Request):
-    """Which part of the samples is held back, and how often it is looked at."""
+    """What is validated on: a part of the samples that is held back, or another data set; and how often."""
 
-    fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    fraction: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """By default 0.2, unless `dataset` is given."""
+    dataset: Name | None = None
+    """Validate on all of this data set, which has the same columns and classes; none of `dataset` is held back."""
     every_epochs: Annotated[int, Field(ge=1, le=MAX_EPOCHS)] = 1
     """The last epoch is always validated."""
+
+
+class Augmentation(Request):
+    """Changes the images of each mini-batch at random, by the seed; validation sees them as they are."""
+
+    horizontal_flip: bool = False
+    """Half of the images are mirrored, left and right."""
+    vertical_flip: bool = False
+    """Half of the images are mirrored, top and bottom."""
+    crop_padding: Annotated[int, Field(ge=0, le=1024)] = 0
+    """Each image is moved by up to so many pixels in both directions; what is uncovered is filled with the mean."""
+
+
+class StartFrom(Request):
+    """A job whose weights, and preprocessing, training begins with."""
+
+    job: Name
+    checkpoint: Literal["best", "last"] = "best"
+    """`best`: the weights in its artifacts; `last`: those after its last iteration."""
 
 
 class EarlyStopping(Request):
@@ -244,8 +238,21 @@ class JobSpec(Request):
     schedule: Schedule = ConstantSchedule(name="constant")
     loss: Loss | None = None
     """By default `cross_entropy` for classification and `mse` for regression."""
+    class_weights: Literal["balanced"] | Annotated[dict[str, ClassWeight], Field(min_length=1)] | None = None
+    """What a sample of each class counts in the loss: `balanced` makes all classes count alike; classes that are not
+    named count 1."""
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Part of each label that is spread evenly over all classes."""
+    metrics: Annotated[list[ExtraMetric], Field(max_length=9)] = []
+    """Measured on the validation split besides `accuracy` or `r2`, as `validation_f1` and so on."""
+    augmentation: Augmentation | None = None
+    """Images only."""
     validation: Validation | None = Validation()
     """`null` trains on all samples and validates on none."""
+    start_from: StartFrom | None = None
+    """Begin with the weights of another job, whose model has the same shapes."""
+    export: Annotated[list[Literal["pt2", "onnx"]], Field(max_length=2)] = []
+    """Further artifacts: `model.pt2` (torch.export) and `model.onnx`, which run without epochd. Each takes seconds."""
     early_stopping: EarlyStopping | None = None
     seed: Seed = 0
     device: Annotated[str, StringConstraints(pattern=DEVICE)] = "auto"

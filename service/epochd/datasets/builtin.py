@@ -11,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from epochd.datasets import synthetic
-from epochd.datasets.catalogue import DatasetInfo, describe, names
+from epochd.datasets.catalogue import describe, names
+from epochd.datasets.info import DatasetInfo
 
 Float32Array = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.int64]

@@ -2,50 +2,15 @@
 
 import difflib
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import Any, Literal
+from dataclasses import replace
+from typing import Any
 
+from epochd.datasets.info import DatasetInfo
 from epochd.errors import InvalidRequestError, ParamError
-
-Task = Literal["classification", "regression"]
 
 SYNTHETIC = "synthetic"
 FLOAT32_BYTES = 4
 MAX_SYNTHETIC_BYTES = 2**31
-IMAGE_DIMENSIONS = 3
-
-
-@dataclass(frozen=True, slots=True)
-class DatasetInfo:
-    """What is known of a data set before it is read.
-
-    ``shape`` is one sample's: ``(features,)`` for a table, ``(channels, height, width)`` for images.
-    ``classes`` are the names of the classes in the order of their labels 0, 1, …, None for regression;
-    ``targets`` is the number of regression targets, 0 for classification.
-    """
-
-    name: str
-    task: Task
-    samples: int
-    shape: tuple[int, ...]
-    classes: tuple[str, ...] | None
-    targets: int
-    description: str
-
-    @property
-    def outputs(self) -> int:
-        """What a model puts out for one sample: one number a class, or a target."""
-        return len(self.classes) if self.classes is not None else self.targets
-
-    @property
-    def is_image(self) -> bool:
-        """Whether a sample is an image, so that a convolution makes sense."""
-        return len(self.shape) == IMAGE_DIMENSIONS
-
-    @property
-    def metrics(self) -> tuple[str, ...]:
-        """What is measured on each split, beside each other: ``loss`` and the task's own metric."""
-        return ("loss", "accuracy" if self.task == "classification" else "r2")
 
 
 _BUILTIN = {
@@ -53,7 +18,7 @@ _BUILTIN = {
     for info in (
         DatasetInfo(
             "digits", "classification", 1797, (1, 8, 8), tuple("0123456789"), 0,
-            "Handwritten digits: grey images of 8x8 pixels (UCI, Alpaydin and Kaynak).",
+            "Handwritten digits: grey images of 8x8 pixels (UCI, Alpaydin and Kaynak).", "image",
         ),
         DatasetInfo(
             "iris", "classification", 150, (4,), ("setosa", "versicolor", "virginica"), 0,

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from epochd.datasets.catalogue import DatasetInfo
+from epochd.datasets.info import DatasetInfo
 from epochd.errors import DataError
 
 Float32Array = npt.NDArray[np.float32]

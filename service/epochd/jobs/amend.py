@@ -51,14 +51,14 @@ def withdraw_pending(tx: Transaction, row: JobRow) -> None:
     }
     # The job must end, even if this version would no longer accept what it was trained with.
     with suppress(InvalidRequestError):
-        _store(tx, row, plan_job(JobSpec.model_validate(_with_values(row.spec, in_force))))
+        _store(tx, row, plan_job(tx, JobSpec.model_validate(_with_values(row.spec, in_force))))
 
 
 def _amend(tx: Transaction, row: JobRow, patch: JobPatch) -> None:
     spec = _merged(JobSpec.model_validate(row.spec), patch)
     if spec.epochs != row.spec["epochs"]:
         _require_more_than_completed(row, spec.epochs)
-    planned = plan_job(spec)
+    planned = plan_job(tx, spec)
     after = planned.spec.model_dump(mode="json")
     changed = {name: after[name] for name in AT_ONCE if after[name] != row.spec[name]}
     before, values = _values(row.spec), _values(after)

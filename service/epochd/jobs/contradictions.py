@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator
 
+from epochd.contract.models import CnnModel
 from epochd.contract.spec import (
-    CnnModel,
     CosineSchedule,
     EarlyStopping,
     JobSpec,
@@ -11,7 +11,8 @@ from epochd.contract.spec import (
     Sgd,
     SyntheticDataset,
 )
-from epochd.datasets.catalogue import MAX_SYNTHETIC_BYTES, DatasetInfo, synthetic_bytes
+from epochd.datasets.catalogue import MAX_SYNTHETIC_BYTES, synthetic_bytes
+from epochd.datasets.info import DatasetInfo
 from epochd.errors import ParamError
 from epochd.training.plan import Plan
 

@@ -3,60 +3,63 @@
 from typing import Any, Literal
 
 from epochd.contract.job import Advice
+from epochd.contract.models import MlpModel, Model
 from epochd.contract.spec import (
     EarlyStopping,
     JobSpec,
     Loss,
-    MlpModel,
-    Model,
     PlateauSchedule,
     SyntheticDataset,
+    Validation,
 )
-from epochd.datasets.catalogue import SYNTHETIC, DatasetInfo, describe
+from epochd.datasets.catalogue import SYNTHETIC, describe
+from epochd.datasets.info import DatasetInfo
 from epochd.errors import InvalidRequestError, ParamError
 from epochd.jobs import contradictions
+from epochd.jobs.known import BUILT_IN, Known
 from epochd.training.advice import advise
 from epochd.training.plan import Plan, make_plan, split_sizes
 
 DEFAULT_CLASSES = 2
 DEFAULT_TARGETS = 1
+DEFAULT_FRACTION = 0.2
 FEW_SAMPLES = 200
 
 
-def resolve(spec: JobSpec) -> JobSpec:
+def resolve(spec: JobSpec, known: Known = BUILT_IN) -> JobSpec:
     """Fill in everything that depends on the data set; what is filled in already stays as it is.
 
     Raises ``InvalidRequestError`` with one entry for everything that contradicts.
     """
     try:
-        info = dataset_info(spec)
+        info = dataset_info(spec, known)
     except InvalidRequestError as error:
         raise InvalidRequestError.of(*error.errors, *contradictions.without_data(spec)) from None
-    resolved = _fill(spec, info)
+    resolved = _fill(spec, info, known)
     errors = [*contradictions.without_data(spec), *contradictions.with_data(resolved, info)]
-    errors += _unplannable(resolved, info) or contradictions.with_plan(resolved, plan_of(resolved))
+    errors += _unplannable(resolved, info) or contradictions.with_plan(resolved, plan_of(resolved, known))
     if errors:
         raise InvalidRequestError.of(*errors)
     return resolved
 
 
-def dataset_info(spec: JobSpec) -> DatasetInfo:
+def dataset_info(spec: JobSpec, known: Known = BUILT_IN) -> DatasetInfo:
     """What the spec trains on.
 
     Raises ``InvalidRequestError`` for an unknown data set or a synthetic one that contradicts itself.
     """
     dataset = _filled_dataset(spec.dataset)
     if isinstance(dataset, str):
-        return describe(dataset)
+        return known.dataset(dataset).info
     errors = contradictions.of_synthetic(dataset)
     if errors:
         raise InvalidRequestError.of(*errors)
     return describe(dataset.model_dump())
 
 
-def plan_of(spec: JobSpec) -> Plan:
+def plan_of(spec: JobSpec, known: Known = BUILT_IN) -> Plan:
     """The mini-batches and iterations of a resolved spec."""
-    return _plan(spec, dataset_info(spec).samples)
+    return _plan(spec, dataset_info(spec, known).samples)
 
 
 def advice_of(spec: JobSpec, plan: Plan) -> list[Advice]:
@@ -72,7 +75,11 @@ def advice_of(spec: JobSpec, plan: Plan) -> list[Advice]:
 
 
 def _plan(spec: JobSpec, samples: int) -> Plan:
-    train, validation = split_sizes(samples, spec.validation.fraction) if spec.validation else (samples, 0)
+    train, validation = (
+        split_sizes(samples, spec.validation.fraction or DEFAULT_FRACTION)
+        if spec.validation
+        else (samples, 0)
+    )
     return make_plan(
         train_samples=train,
         validation_samples=validation,
@@ -97,10 +104,11 @@ def _unplannable(spec: JobSpec, info: DatasetInfo) -> list[ParamError]:
     return []
 
 
-def _fill(spec: JobSpec, info: DatasetInfo) -> JobSpec:
+def _fill(spec: JobSpec, info: DatasetInfo, known: Known) -> JobSpec:
     return spec.model_copy(
         update={
-            "dataset": _filled_dataset(spec.dataset),
+            "dataset": _named_by_id(_filled_dataset(spec.dataset), known),
+            "validation": _filled_validation(spec.validation, known),
             "model": spec.model or _default_model(info),
             "loss": spec.loss or _default_loss(info),
             "schedule": _filled_schedule(spec),
@@ -121,6 +129,19 @@ def _filled_dataset(dataset: str | SyntheticDataset) -> str | SyntheticDataset:
     if task == "regression" and dataset.targets is None:
         update["targets"] = DEFAULT_TARGETS
     return dataset.model_copy(update=update)
+
+
+def _named_by_id(dataset: str | SyntheticDataset, known: Known) -> str | SyntheticDataset:
+    """Name a data set so that nobody can change what is meant."""
+    return known.dataset(dataset).id if isinstance(dataset, str) else dataset
+
+
+def _filled_validation(validation: Validation | None, known: Known) -> Validation | None:
+    if validation is None:
+        return None
+    if validation.dataset is not None:
+        return validation.model_copy(update={"dataset": known.dataset(validation.dataset).id})
+    return validation.model_copy(update={"fraction": validation.fraction or DEFAULT_FRACTION})
 
 
 def _default_model(info: DatasetInfo) -> Model:

@@ -10,6 +10,7 @@ from epochd.contract.job import Plan as PlanModel
 from epochd.contract.job import PlannedJob
 from epochd.contract.spec import JobSpec
 from epochd.errors import DuplicateKeyError, IdempotencyKeyReusedError, ParamError
+from epochd.jobs.known import Known
 from epochd.jobs.resolve import advice_of, plan_of, resolve
 from epochd.store import events, jobs
 from epochd.store.database import Database, Transaction
@@ -24,13 +25,14 @@ class Submitted:
     created: bool
 
 
-def plan_job(spec: JobSpec) -> PlannedJob:
+def plan_job(tx: Transaction, spec: JobSpec) -> PlannedJob:
     """Resolve and plan a spec without creating anything.
 
     Raises ``InvalidRequestError`` with everything that is wrong with it.
     """
-    resolved = resolve(spec)
-    plan = plan_of(resolved)
+    known = Known(tx)
+    resolved = resolve(spec, known)
+    plan = plan_of(resolved, known)
     return PlannedJob(spec=resolved, plan=PlanModel(**plan.as_dict()), advice=advice_of(resolved, plan))
 
 
@@ -41,7 +43,8 @@ def submit(db: Database, spec: JobSpec, idempotency_key: str | None = None) -> S
     before with another body.
     """
     digest = _digest(spec)
-    planned = plan_job(spec)
+    with db.read() as tx:
+        planned = plan_job(tx, spec)
     try:
         with db.write() as tx:
             return _replay(tx, idempotency_key, digest) or _insert(tx, planned, idempotency_key, digest)

@@ -38,6 +38,8 @@ class NewJob:
     priority: int
     idempotency_key: str | None
     request_digest: str
+    requires: str | None = None
+    starts_from: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +84,8 @@ class JobRow:
     recorded_at: datetime | None
     retried_after: int
     restarted_after: int
+    requires: str | None
+    starts_from: str | None
 
     @property
     def has_begun(self) -> bool:

@@ -14,7 +14,8 @@ Who writes what:
 - ``mirrors``: the process that mirrors a job to another tool.
 - ``counters``: whoever ends an attempt.
 - ``directories``: ``epochd serve``, when it starts.
-- ``workers``: each worker its own row.
+- ``workers``: each worker its own row; ``models``: each worker those that it has.
+- ``datasets``: the API, when an upload is complete. ``job_datasets``: the API, with the job.
 """
 
 from sqlalchemy import (
@@ -94,9 +95,12 @@ jobs = Table(
         "retried_after", Integer, nullable=False, server_default="0"
     ),  # attempts up to here: failures forgiven
     Column("restarted_after", Integer, nullable=False, server_default="0"),  # … and here: not resumed from
+    Column("requires", Text),  # the operator's model it trains; null: any worker can
+    Column("starts_from", Text),  # id of the job whose weights it begins with
     # The order in which jobs are claimed; with available_at it also tells, unread rows aside, how many there are.
     Index("ix_jobs_claim", "status", desc("priority"), "number", "available_at"),
     Index(None, "name"),
+    Index(None, "starts_from"),
     sqlite_autoincrement=True,  # a number never comes again, not even that of a deleted job
 )
 
@@ -248,8 +252,47 @@ workers = Table(
     Column("host", Text, nullable=False),
     Column("pid", Integer, nullable=False),
     Column("devices", Json, nullable=False),
+    Column("models", Json),  # names of the operator's models that it has
     Column("memory", Json),  # of each device, as last seen: {"cuda:0": {"used": bytes, "total": bytes}}
     Column("slots", Integer, nullable=False),
     Column("started_at", UtcTime, nullable=False),
     Column("last_seen_at", UtcTime, nullable=False),
+)
+
+datasets = Table(
+    "datasets",
+    metadata,
+    Column("number", BigKey, primary_key=True, autoincrement=True),
+    Column("id", Text, nullable=False, unique=True),
+    Column("name", Text, nullable=False, unique=True),
+    Column("digest", Text, nullable=False),  # of the arrays that it was unpacked to: sha256:…
+    Column(
+        "folder", Text, nullable=False
+    ),  # where they are, below the data sets' directory; several may share it
+    Column("bytes", BigInteger, nullable=False),  # what they take on disk
+    Column("info", Json, nullable=False),  # datasets.catalogue.DatasetInfo
+    Column("source", Json, nullable=False),  # what came: its format, bytes, digest, file name or address
+    Column("preview", Json, nullable=False),
+    Column("notes", Json, nullable=False),  # what was inferred, and what its owner should know
+    Column("idempotency_key", Text, unique=True),
+    Column("request_digest", Text, nullable=False),
+    Column("created_at", UtcTime, nullable=False),
+    Index(None, "folder"),
+    sqlite_autoincrement=True,
+)
+
+job_datasets = Table(
+    "job_datasets",
+    metadata,
+    Column("job_number", ForeignKey("jobs.number", ondelete="CASCADE"), primary_key=True),
+    Column("dataset_number", ForeignKey("datasets.number", ondelete="CASCADE"), primary_key=True),
+    Index(None, "dataset_number"),
+)
+
+models = Table(
+    "models",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("description", Json, nullable=False),  # parameters' JSON schema, tasks, inputs, package, version
+    Column("published_at", UtcTime, nullable=False),
 )

@@ -24,6 +24,7 @@ class WorkerRow:
     host: str
     pid: int
     devices: list[Any]
+    models: list[str] | None
     memory: dict[str, dict[str, int]] | None
     slots: int
     started_at: datetime

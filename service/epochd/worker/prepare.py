@@ -3,12 +3,12 @@
 from dataclasses import dataclass
 from typing import Any
 
+from epochd.contract.models import Model as ModelSpec
 from epochd.contract.spec import EarlyStopping, JobSpec
-from epochd.contract.spec import Model as ModelSpec
 from epochd.contract.spec import Optimizer as OptimizerSpec
 from epochd.contract.spec import Schedule as ScheduleSpec
 from epochd.datasets import builtin
-from epochd.datasets.catalogue import DatasetInfo
+from epochd.datasets.info import DatasetInfo
 from epochd.datasets.preprocessing import Preprocessing
 from epochd.store.amendments import AmendmentRow
 from epochd.training.amendments import Amendment
@@ -43,7 +43,7 @@ def prepare_data(spec: JobSpec) -> PreparedData:
         preprocessing = Preprocessing.fit(arrays.info, arrays.x, arrays.y)
         training = TrainingData(Samples(*preprocessing.apply(arrays.x, arrays.y)), None)
         return PreparedData(training, preprocessing, arrays.info, arrays.digest)
-    train, held_back = split_indices(arrays.y, arrays.info.task, spec.validation.fraction, spec.seed)
+    train, held_back = split_indices(arrays.y, arrays.info.task, spec.validation.fraction or 0.0, spec.seed)
     preprocessing = Preprocessing.fit(arrays.info, arrays.x[train], arrays.y[train])
     training = TrainingData(
         Samples(*preprocessing.apply(arrays.x[train], arrays.y[train])),
