@@ -10,6 +10,7 @@
     ├── NotFoundError                404
     ├── ConflictError                the state of the thing does not allow it: 409
     ├── PayloadTooLargeError         413
+    ├── InsufficientStorageError     507
     ├── ServiceUnavailableError      503
     │   ├── ArchiveUnreadableError       the file that iterations were moved to is missing or damaged
     │   ├── DatabaseUnavailableError     the database does not answer
@@ -20,8 +21,10 @@
     ├── MirrorError                  what a job is mirrored or exported to does not take it
     │   ├── MirrorAwayError              it cannot be used for now: try again
     │   └── MirrorRefusedError           it does not take this job
+    ├── ExportError                  a trained model cannot be written as a file that runs without epochd
     ├── CorruptCheckpointError       a checkpoint's file is torn, damaged or cannot be read: use the one before it
     └── TrainingError                ends a job as ``failed``; has a category
+        ├── ModelError                   category ``spec``: an operator's model does not take the job
         ├── DataError                    category ``data``
         ├── NumericError                 category ``numeric``; names the iteration
         ├── OutOfMemoryError             category ``out_of_memory``
@@ -107,6 +110,12 @@ class InvalidDatasetError(InvalidRequestError):
         super().__init__(message, (ParamError(param, message, code),))
         self.file, self.row, self.column = file, row, column
 
+    @property
+    def place(self) -> dict[str, str | int]:
+        """Where it is, by those of file, row and column that have a meaning."""
+        named = {"file": self.file, "row": self.row, "column": self.column}
+        return {name: value for name, value in named.items() if value is not None}
+
 
 class UnauthorizedError(EpochdError):
     """No valid API key."""
@@ -130,6 +139,12 @@ class PayloadTooLargeError(EpochdError):
     """The request body is larger than the service accepts."""
 
     code = "payload_too_large"
+
+
+class InsufficientStorageError(EpochdError):
+    """The disk has no room for what was sent."""
+
+    code = "disk_full"
 
 
 class ServiceUnavailableError(EpochdError):
@@ -192,6 +207,12 @@ class MirrorRefusedError(MirrorError):
     code = "mirror_refused"
 
 
+class ExportError(EpochdError):
+    """A trained model cannot be exported, or the file does something else than the model (``export_differs``)."""
+
+    code = "export_failed"
+
+
 class CorruptCheckpointError(EpochdError):
     """A checkpoint's file is not what was once written: never loaded; the one before it is used."""
 
@@ -204,6 +225,13 @@ class TrainingError(EpochdError):
     code = "training_failed"
     category: ClassVar[ErrorCategory] = "infrastructure"
     retryable: ClassVar[bool] = False
+
+
+class ModelError(TrainingError):
+    """An operator's model cannot be made with the job's parameters and data, or is not what a model has to be."""
+
+    code = "model_refused"
+    category = "spec"
 
 
 class DataError(TrainingError):

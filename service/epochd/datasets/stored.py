@@ -23,7 +23,8 @@ class StoredWriter:
     """Writes the parts of a data set, each as it comes, several rows at a time; nothing is held in memory.
 
     The digest is over names, types, shapes and bytes (little-endian, row by row), so it does not depend on how many
-    rows came at a time.
+    rows came at a time, and over what the data are (columns, classes, …), but not what they are called as a whole: the
+    same numbers with other classes are other data.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -61,7 +62,7 @@ class StoredWriter:
         """Put everything on the disk, the description last; gives the digest."""
         for part in self._parts.values():
             part.sync()
-        digest = self._digest()
+        digest = self._digest(info)
         description = {
             "format_version": FORMAT_VERSION,
             "digest": digest,
@@ -74,9 +75,11 @@ class StoredWriter:
             os.fsync(file.fileno())
         return digest
 
-    def _digest(self) -> str:
+    def _digest(self, info: DatasetInfo) -> str:
         parts = {name: [*part.as_dict().values(), part.sha256] for name, part in sorted(self._parts.items())}
-        return f"sha256:{hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()}"
+        meaning = {key: value for key, value in info.as_dict().items() if key not in ("name", "description")}
+        content = json.dumps({"parts": parts, "info": meaning}, sort_keys=True)
+        return f"sha256:{hashlib.sha256(content.encode()).hexdigest()}"
 
 
 class _Part:
