@@ -68,3 +68,16 @@ def test_a_name_like_nothing_lists_what_there_is():
 def test_loading_an_unknown_name_is_the_same_error():
     with pytest.raises(InvalidRequestError, match="There is no data set"):
         builtin.load("nope")
+
+
+@pytest.mark.parametrize("name", BUNDLED)
+def test_columns_and_class_counts_are_those_of_scikit_learn(name):
+    import sklearn.datasets
+
+    bundled = getattr(sklearn.datasets, f"load_{name}")()
+    info = catalogue.describe(name)
+    if info.kind == "table":
+        assert [column.name for column in info.columns] == [str(feature) for feature in bundled.feature_names]
+    if info.class_counts is not None:
+        assert list(info.class_counts) == np.bincount(bundled.target).tolist()
+    assert (info.class_counts is None) == (info.task == "regression")

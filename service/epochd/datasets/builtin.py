@@ -13,6 +13,7 @@ import numpy.typing as npt
 from epochd.datasets import synthetic
 from epochd.datasets.catalogue import describe, names
 from epochd.datasets.info import DatasetInfo
+from epochd.datasets.raw import RawData
 
 Float32Array = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.int64]
@@ -39,6 +40,13 @@ class Arrays:
             digest.update(f"{little.dtype.str}{little.shape}".encode())
             digest.update(little.data)
         return f"sha256:{digest.hexdigest()}"
+
+    @property
+    def raw(self) -> RawData:
+        """The same as any data set is given: a table's measurements are all numbers."""
+        return RawData(
+            self.info, {"numbers" if self.info.kind == "table" else "x": self.x}, self.y, self.digest
+        )
 
 
 def preload() -> None:
