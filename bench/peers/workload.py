@@ -10,7 +10,7 @@ from torch import nn
 from torch.utils.data import Sampler
 
 from epochd.training.architecture import layers
-from epochd.training.config import ModelConfig, OptimizerConfig, TrainingConfig
+from epochd.training.config import DataShape, ModelConfig, OptimizerConfig, TrainingConfig
 from epochd.training.data import Samples, epoch_permutation
 from epochd.training.models import build
 from epochd.training.trainer import Trainer, TrainingData
@@ -73,6 +73,7 @@ class Workload:
     def torch_model(self) -> nn.Sequential:
         """A model of its own with the engine's initial weights."""
         model = build(layers(self.model))
+        assert isinstance(model, nn.Sequential), "the peers train simple models"
         model.load_state_dict(self.trainer(1).model.state_dict())
         return model.train()
 
@@ -122,9 +123,9 @@ def _random(shape: tuple[int, ...], classes: int, count: int) -> Samples:
 
 def workloads() -> dict[str, Workload]:
     """The three that all variants train, by name."""
-    digits = ModelConfig("mlp", (64,), 10, hidden_sizes=(128,))
-    table = ModelConfig("mlp", (32,), 2, hidden_sizes=(256, 256))
-    images = ModelConfig("cnn", (1, 28, 28), 10)
+    digits = ModelConfig("mlp", DataShape("table", (64,), 10), {"hidden_sizes": (128,)})
+    table = ModelConfig("mlp", DataShape("table", (32,), 2), {"hidden_sizes": (256, 256)})
+    images = ModelConfig("cnn", DataShape("image", (1, 28, 28), 10))
     return {
         "digits": Workload("MLP 64-128-10, 1 438 samples", digits, _random((64,), 10, 1438), 32),
         "table": Workload("MLP 32-256-256-2, 200 000 samples", table, _random((32,), 2, 200_000), 256),

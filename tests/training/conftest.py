@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from epochd.training.config import ModelConfig, OptimizerConfig, TrainingConfig
+from epochd.training.config import DataShape, ModelConfig, OptimizerConfig, TrainingConfig
 from epochd.training.data import Samples, TrainingData
 
 FEATURES, CLASSES, TARGETS = 12, 3, 2
@@ -53,19 +53,24 @@ def images() -> TrainingData:
     return TrainingData(make(60), make(20))
 
 
+def _model(data: DataShape, name: str = "mlp", **fields: Any) -> ModelConfig:
+    shape = {key: fields.pop(key) for key in ("input_shape", "categories", "vocabulary") if key in fields}
+    parameters = {"hidden_sizes": (16,), **fields} if name == "mlp" else fields
+    return ModelConfig(name, replace(data, **shape), parameters)
+
+
 @pytest.fixture
 def make_config() -> Callable[..., TrainingConfig]:
     """Configurations of a small classification (or ``task="regression"``), any field replaced by keyword.
 
-    ``model`` and ``optimizer`` may be dicts of the fields to replace.
+    ``model`` may be a dict of name, shape and parameters, ``optimizer`` one of the fields to replace.
     """
 
     def make(**fields: Any) -> TrainingConfig:
         regression = fields.get("task") == "regression"
         outputs = TARGETS if regression else CLASSES
-        model = ModelConfig("mlp", (FEATURES,), outputs, hidden_sizes=(16,))
         optimizer = OptimizerConfig("adamw", learning_rate=0.01, weight_decay=0.01)
-        model = replace(model, **fields.pop("model", {}))
+        model = _model(DataShape("table", (FEATURES,), outputs), **fields.pop("model", {}))
         optimizer = replace(optimizer, **fields.pop("optimizer", {}))
         fields = {"task": "classification", "epochs": 3, "batch_size": 32, **fields}
         if regression:

@@ -70,6 +70,20 @@ CASES: dict[str, dict[str, Any]] = {
     "huber": {"task": "regression", "loss": "huber", "drop_last": True},
     "cnn": {"model": {**CNN, "batch_norm": True, "dropout": 0.2}, "batch_size": 16, "epochs": 2},
 }
+CASES |= {
+    "resnet": {
+        "model": {"name": "resnet", "input_shape": (3, 8, 8), "width": 2, "dropout": 0.2},
+        "batch_size": 16,
+        "epochs": 2,
+    },
+    "tabular resnet": {"model": {"name": "tabular_resnet", "width": 8, "blocks": 2}},
+    "ft transformer": {
+        "model": {"name": "ft_transformer", "width": 8, "heads": 2, "blocks": 2},
+        "early_stopping": EarlyStoppingConfig("validation_f1", "max", patience=50),
+        "metrics": ("f1", "auroc"),
+    },
+    "weighted and smoothed": {"class_weights": "balanced", "label_smoothing": 0.1},
+}
 ON_CUDA = ("batch norm and dropout", "nesterov", "cosine with warm-up", "early stopping", "regression", "cnn")
 
 
@@ -94,7 +108,7 @@ def data(request, classification, regression, images) -> TrainingData:
     config = CASES[request.getfixturevalue("case")]
     if config.get("task") == "regression":
         return regression
-    return images if config.get("model", {}).get("name") == "cnn" else classification
+    return images if config.get("model", {}).get("name") in {"cnn", "resnet"} else classification
 
 
 @dataclass
@@ -478,6 +492,38 @@ def test_a_state_for_other_data_is_refused(make_config, classification):
     state = packed(Trainer(make_config(), classification))
     with pytest.raises(ValueError, match="validation_samples is 40 there and 0 here"):
         resumed(make_config(), replace(classification, validation=None), state)
+
+
+def test_a_description_from_before_there_were_more_models_still_fits(make_config, classification):
+    """As an engine wrote it that knew linear, mlp and cnn alone, every parameter of which it listed."""
+    state = unpacked(packed(Trainer(make_config(), classification)))
+    assert state["description"]["model"] == {
+        "name": "mlp",
+        "input_shape": [12],
+        "outputs": 3,
+        "hidden_sizes": [16],
+        "channels": [16, 32],
+        "hidden_size": 64,
+        "dropout": 0.0,
+        "batch_norm": False,
+    }
+    assert not {"class_weights", "label_smoothing", "metrics", "augmentation"} & set(state["description"])
+
+
+def test_the_words_of_a_text_are_resumed_exactly(make_config, blocks_of):
+    random = np.random.default_rng(0)
+    text = Samples(random.integers(0, 20, (60, 6)).astype(np.int32), random.integers(0, 3, 60))
+    data = TrainingData(text, text)
+    model = {"name": "text_classifier", "input_shape": (6,), "vocabulary": 20, "width": 8, "heads": 2}
+    blocks_of(1)
+    config = make_config(model=model, epochs=2, batch_size=16)
+    trainer = Trainer(config, data)
+    states = [packed(trainer) for _ in trainer.run()]
+    expected = ending(trainer)
+    for state in states:
+        again = resumed(config, data, state)
+        list(again.run())
+        assert ending(again) == expected
 
 
 def test_a_state_of_another_version_is_refused(make_config, classification):

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from epochd.training import device as devices
 from epochd.training.architecture import layers
 from epochd.training.backpropagation import backpropagation
-from epochd.training.config import ModelConfig, OptimizerConfig
+from epochd.training.config import DataShape, ModelConfig, OptimizerConfig
 from epochd.training.losses import LOSSES, loss_function
 from epochd.training.models import build
 from epochd.training.optimizers import make_optimizer
@@ -190,14 +190,17 @@ def test_it_trains_as_autograd_does(case):
 
 
 @pytest.mark.parametrize("config", [
-    ModelConfig("linear", (2, 3), 4),
-    ModelConfig("mlp", (5,), 4, hidden_sizes=(16, 8), dropout=0.3, batch_norm=True),
-    ModelConfig("cnn", (3, 9, 10), 4, channels=(4, 8), dropout=0.3, batch_norm=True, hidden_size=6),
+    ModelConfig("linear", DataShape("array", (2, 3), 4)),
+    ModelConfig("mlp", DataShape("table", (5,), 4), {"hidden_sizes": (16, 8), "dropout": 0.3, "batch_norm": True}),
+    ModelConfig(
+        "cnn", DataShape("image", (3, 9, 10), 4),
+        {"channels": (4, 8), "dropout": 0.3, "batch_norm": True, "hidden_size": 6},
+    ),
 ], ids=lambda config: config.name)  # fmt: skip
 @pytest.mark.parametrize("loss", sorted(LOSSES))
 def test_every_model_with_every_loss_is_written_out(config, loss):
     torch.manual_seed(2)
-    mini_batches = [(torch.randn(n, *config.input_shape), targets(n, 4, loss)) for n in (16, 16, 5)]
+    mini_batches = [(torch.randn(n, *config.data.input_shape), targets(n, 4, loss)) for n in (16, 16, 5)]
     found = assert_same(Case(list(build(layers(config))), loss, mini_batches, clip_norm=0.5))
     assert (found.norms > 0).all()
 

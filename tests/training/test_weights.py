@@ -12,11 +12,11 @@ from torch import nn
 from epochd.errors import InfrastructureError
 from epochd.training import weights
 from epochd.training.architecture import layers
-from epochd.training.config import ModelConfig
+from epochd.training.config import DataShape, ModelConfig
 from epochd.training.models import build
 from epochd.training.parameters import FlatParameters
 
-CONFIG = ModelConfig("cnn", (3, 8, 8), 4, dropout=0.3, batch_norm=True)
+CONFIG = ModelConfig("cnn", DataShape("image", (3, 8, 8), 4), {"dropout": 0.3, "batch_norm": True})
 
 
 def make_model() -> nn.Sequential:
@@ -35,7 +35,7 @@ def save(folder: Path, model: nn.Module, **extra) -> list[weights.SavedFile]:
         preprocessing={"mean": [0.5], "scale": [2.0]},
         classes=["a", "b", "c", "d"],
         task="classification",
-        input_shape=CONFIG.input_shape,
+        input_shape=CONFIG.data.input_shape,
         selection={"epoch": 3, "iteration": 12, "metric": None, "value": None, "reason": "said so"},
         extra=extra,
     )

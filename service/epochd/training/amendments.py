@@ -1,7 +1,7 @@
 """Changes to a training under way, each of which takes effect at a definite iteration. No torch."""
 
 import math
-from collections.abc import Container
+from collections.abc import Container, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, get_args
 
@@ -72,6 +72,11 @@ class Amendments:
         """
         if amendment.number not in self._applied or amendment.iteration is None:
             self.pending[amendment.number] = amendment
+
+    @property
+    def applied_at(self) -> Mapping[int, tuple[int, int]]:
+        """After which epoch and iteration each took effect, by its number."""
+        return dict(self._applied)
 
     def is_in_force(self, amendment: Amendment) -> bool:
         """Whether it took effect already."""

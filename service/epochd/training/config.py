@@ -1,28 +1,44 @@
 """What the engine is told, as plain frozen data. No torch here: the API process reads it too."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 Task = Literal["classification", "regression"]
+Kind = Literal["table", "image", "array", "text"]
 Mode = Literal["min", "max"]
 
 
 @dataclass(frozen=True, slots=True)
-class ModelConfig:
-    """A model by name. ``input_shape`` is one sample's: ``(features,)`` or ``(channels, height, width)``.
+class DataShape:
+    """What a model takes and gives: all that its widths depend on, beside its own parameters.
 
-    ``outputs`` is the number of classes or of regression targets. A field that a model does not know is
-    ignored.
+    ``input_shape`` is one sample's, as the engine gets it: ``(features,)`` for a table, ``(channels, height,
+    width)`` for images, ``(words,)`` for a text. ``outputs`` is the number of classes or of regression targets.
+
+    ``categories`` are for tables whose categories come as codes, in the last columns: how many codes 0, 1, … each
+    of these columns has. ``vocabulary`` is for texts: how many words there are, the numbers 0 (padding) and 1
+    (unknown) included.
     """
 
-    name: Literal["linear", "mlp", "cnn"]
+    kind: Kind
     input_shape: tuple[int, ...]
     outputs: int
-    hidden_sizes: tuple[int, ...] = (128,)
-    channels: tuple[int, ...] = (16, 32)
-    hidden_size: int = 64
-    dropout: float = 0.0
-    batch_norm: bool = False
+    categories: tuple[int, ...] = ()
+    vocabulary: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ModelConfig:
+    """A model by name, for data of a shape.
+
+    ``parameters`` are the model's own; those that are left out are its defaults. A name that is not in
+    ``architecture.BUILT_IN`` is an operator's model.
+    """
+
+    name: str
+    data: DataShape
+    parameters: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +87,21 @@ class EarlyStoppingConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class AugmentationConfig:
+    """How the images of each mini-batch are changed at random; ``crop_padding`` in pixels."""
+
+    horizontal_flip: bool = False
+    vertical_flip: bool = False
+    crop_padding: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class TrainingConfig:
-    """Everything about one training but the data."""
+    """Everything about one training but the data.
+
+    ``class_weights`` says what a sample of each class counts in the loss, see ``losses``; ``metrics`` are
+    measured on the validation split, see ``extra_metrics``.
+    """
 
     task: Task
     model: ModelConfig
@@ -81,6 +110,10 @@ class TrainingConfig:
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     loss: Literal["cross_entropy", "mse", "mae", "huber"] = "cross_entropy"
+    class_weights: Literal["balanced"] | tuple[float, ...] | None = None
+    label_smoothing: float = 0.0
+    metrics: tuple[str, ...] = ()
+    augmentation: AugmentationConfig | None = None
     validate_every_epochs: int = 1
     early_stopping: EarlyStoppingConfig | None = None
     seed: int = 0

@@ -1,7 +1,9 @@
 """Splits, the order of samples, and mini-batches held on the device. Never a DataLoader."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Generator
+from contextlib import closing
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -23,22 +25,52 @@ Indices = npt.NDArray[np.int64]
 class Samples:
     """Features and targets of n samples.
 
-    ``x``: float32 (n, *input_shape). ``y``: int64 class numbers (n,), or float32 (n, targets) for regression.
+    ``x``: float32 (n, *input_shape), or int32 for the words of a text. ``y``: int64 class numbers (n,), or float32
+    (n, targets) for regression.
     """
 
-    x: npt.NDArray[np.float32]
+    x: npt.NDArray[np.float32] | npt.NDArray[np.int32]
     y: npt.NDArray[np.int64] | npt.NDArray[np.float32]
 
     def __len__(self) -> int:
         return len(self.x)
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of one sample's features."""
+        return self.x.shape[1:]
+
+
+@dataclass(frozen=True, slots=True)
+class DiskSamples:
+    """n samples whose features are read when they are needed; only the targets ``y`` are in memory.
+
+    ``take(indices)`` gives the features of the samples ``indices``, int64 (k,) in any order: (k, *shape) of
+    ``dtype``, each row a function of its own index alone. Several threads call it at a time. ``dtype`` is float32, or
+    int32 for the words of a text.
+    """
+
+    take: Callable[[Indices], npt.NDArray[Any]]
+    y: npt.NDArray[np.int64] | npt.NDArray[np.float32]
+    shape: tuple[int, ...]
+    dtype: npt.DTypeLike = np.float32
+
+    def __len__(self) -> int:
+        return len(self.y)
+
 
 @dataclass(frozen=True, slots=True)
 class TrainingData:
-    """The splits of one training, preprocessed."""
+    """The splits of one training, preprocessed.
 
-    train: Samples
-    validation: Samples | None = None
+    A number in ``y`` times ``target_scale`` plus ``target_mean``, both float (targets,), is one in the unit of that
+    target; None where the unit is the one of ``y``, and for classification.
+    """
+
+    train: Samples | DiskSamples
+    validation: Samples | DiskSamples | None = None
+    target_scale: npt.NDArray[Any] | None = None
+    target_mean: npt.NDArray[Any] | None = None
 
 
 def split_indices(
@@ -91,6 +123,31 @@ def targets_tensor(y: npt.NDArray[np.generic], task: Task) -> Tensor:
     return torch.as_tensor(np.ascontiguousarray(y, dtype=np.float32)).reshape(len(y), -1)
 
 
+class SplitOnDevice(Protocol):
+    """The samples of one split, wherever they are kept; mini-batches of them come on ``device``.
+
+    ``y`` are the targets of all samples, as the losses take them.
+    """
+
+    device: torch.device
+    y: Tensor
+
+    def __len__(self) -> int: ...
+
+    @property
+    def bytes_per_sample(self) -> int:
+        """The size of one sample's features."""
+
+    def slice(self, start: int, stop: int) -> MiniBatch:
+        """The samples start … stop - 1."""
+
+    def gather(self, order: Tensor, size: int) -> Generator[MiniBatch]:
+        """The samples of ``order``, so many at a time; every tensor is new."""
+
+    def in_order(self, size: int) -> Generator[MiniBatch]:
+        """All samples from the first to the last, so many at a time; every tensor is new."""
+
+
 class DeviceSamples:
     """The samples of one split on the device, or beside it when they would fill it.
 
@@ -101,7 +158,8 @@ class DeviceSamples:
     def __init__(
         self, samples: Samples, task: Task, device: torch.device, *, channels_last: bool = False
     ) -> None:
-        x = torch.as_tensor(np.ascontiguousarray(samples.x, dtype=np.float32))
+        dtype = np.int32 if np.issubdtype(samples.x.dtype, np.integer) else np.float32
+        x = torch.as_tensor(np.ascontiguousarray(samples.x, dtype=dtype))
         self._channels_last = channels_last
         if channels_last:
             x = x.permute(0, 2, 3, 1).contiguous()
@@ -126,6 +184,21 @@ class DeviceSamples:
     def slice(self, start: int, stop: int) -> MiniBatch:
         """The samples start … stop - 1 on the device, as views where they live there."""
         return self._on_device(self.x[start:stop], self.y[start:stop])
+
+    def gather(self, order: Tensor, size: int) -> Generator[MiniBatch]:
+        """The samples of ``order``, so many at a time, on the device."""
+        for indices in torch.split(order.to(self.x.device), size):
+            yield self.take(indices)
+
+    def in_order(self, size: int) -> Generator[MiniBatch]:
+        """All samples from the first to the last, so many at a time, on the device.
+
+        Copies, though views would do: kernels may round differently elsewhere in memory, and so each lies as samples
+        do that were just read from the disk.
+        """
+        for start in range(0, len(self), size):
+            x, y = self.slice(start, start + size)
+            yield x.clone(), y.clone()
 
     def _on_device(self, x: Tensor, y: Tensor) -> MiniBatch:
         x = x.to(self.device, non_blocking=True)
@@ -160,7 +233,7 @@ class MiniBatches:
 
     def __init__(
         self,
-        samples: DeviceSamples,
+        samples: SplitOnDevice,
         batch_size: int,
         *,
         seed: int,
@@ -174,16 +247,17 @@ class MiniBatches:
         self.samples_per_epoch = full if drop_last else len(samples)
         self.chunk_size = chunk_size
 
-    def chunks(self, epoch: int, after: int = 0) -> Iterator[Chunk]:
+    def chunks(self, epoch: int, after: int = 0) -> Generator[Chunk]:
         """The mini-batches of ``epoch`` (counted from 1) but for the first ``after``, several at a time.
 
-        ``after`` mini-batches make up whole chunks.
+        ``after`` mini-batches make up whole chunks. Close what this gives when it is left before its end: a thread may
+        be reading ahead.
         """
         start = after * self._batch_size
         if start >= self.samples_per_epoch:
             return
         order = epoch_permutation(len(self._samples), self._seed, epoch)[start : self.samples_per_epoch]
-        for indices in torch.split(order.to(self._samples.device), self.chunk_size):
-            x, y = self._samples.take(indices)
-            size = self._batch_size
-            yield Chunk(list(zip(torch.split(x, size), torch.split(y, size), strict=True)), y)
+        size = self._batch_size
+        with closing(self._samples.gather(order, self.chunk_size)) as gathered:
+            for x, y in gathered:
+                yield Chunk(list(zip(torch.split(x, size), torch.split(y, size), strict=True)), y)

@@ -1,11 +1,14 @@
 """Loss and metric of a model over a whole split, without touching its training."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from contextlib import closing
 
 import torch
 from torch import Tensor, nn
 
-from epochd.training.data import DeviceSamples, MiniBatch
+from epochd.training.checks import check_outputs
+from epochd.training.data import SplitOnDevice
+from epochd.training.extra_metrics import ExtraMetrics
 from epochd.training.losses import Loss
 from epochd.training.metrics import Metric
 
@@ -19,42 +22,45 @@ class Evaluation:
     The same weights always give the same values.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what is evaluated on what, and how
         self,
         model: nn.Module,
-        samples: DeviceSamples,
+        samples: SplitOnDevice,
         loss: Loss,
         make_metric: Callable[[], Metric],
         *,
         batch_size: int,
+        make_extra: Callable[[], ExtraMetrics] | None = None,
     ) -> None:
         self._model = model
         self._samples = samples
         self._loss = loss
         self._make_metric = make_metric
         self._batch_size = batch_size
+        self._make_extra = make_extra
 
-    def run(self) -> tuple[float, float]:
-        """The mean loss over the samples, and their metric."""
+    def run(self) -> tuple[float, float, dict[str, float]]:
+        """The mean loss over the samples, their metric, and the extra ones by name."""
         metric = self._make_metric()
+        extra = None if self._make_extra is None else self._make_extra()
         training = self._model.training
         self._model.eval()
         try:
             with torch.no_grad():
-                loss = self._summed_loss(metric).item() / len(self._samples)
+                loss = self._summed_loss(metric, extra).item() / len(self._samples)
         finally:
             self._model.train(training)
-        return loss, metric.value()
+        return loss, metric.value(), {} if extra is None else extra.values()
 
-    def _summed_loss(self, metric: Metric) -> Tensor:
+    def _summed_loss(self, metric: Metric, extra: ExtraMetrics | None) -> Tensor:
         # One float64 sum on the device: fetching each mini-batch's loss would be a synchronisation each.
         total = torch.zeros((), dtype=torch.float64, device=self._samples.device)
-        for x, y in self._mini_batches():
-            outputs = self._model(x)
-            total += self._loss(outputs, y).double() * len(y)
-            metric.add(outputs, y)
+        with closing(self._samples.in_order(self._batch_size)) as mini_batches:
+            for x, y in mini_batches:
+                outputs = self._model(x)
+                check_outputs(outputs, y)
+                total += self._loss(outputs, y).double() * len(y)
+                metric.add(outputs, y)
+                if extra is not None:
+                    extra.add(outputs, y)
         return total
-
-    def _mini_batches(self) -> Iterator[MiniBatch]:
-        for start in range(0, len(self._samples), self._batch_size):
-            yield self._samples.slice(start, start + self._batch_size)

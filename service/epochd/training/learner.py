@@ -1,29 +1,46 @@
 """What training happens to: the model on its device, its mini-batches, its weight updates and its evaluation."""
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from importlib import import_module
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from epochd.training import device as devices
-from epochd.training.architecture import layers
+from epochd.training.architecture import OPERATOR_MODEL, layers
+from epochd.training.augmentation import Augmentation
 from epochd.training.config import TrainingConfig
-from epochd.training.data import DeviceSamples, MiniBatches, Samples, TrainingData, samples_per_chunk
+from epochd.training.data import (
+    DiskSamples,
+    MiniBatches,
+    Samples,
+    SplitOnDevice,
+    TrainingData,
+    samples_per_chunk,
+)
 from epochd.training.evaluation import ACTIVATION_ELEMENTS, Evaluation
-from epochd.training.losses import loss_function
-from epochd.training.metrics import METRIC_NAMES, metric_factory
-from epochd.training.models import build, cost
+from epochd.training.extra_metrics import extra_metrics
+from epochd.training.losses import training_loss
+from epochd.training.metric_names import METRIC_NAMES
+from epochd.training.metrics import metric_factory
+from epochd.training.models import build, cost, draws_randomness, parts_to_share
 from epochd.training.optimizers import make_optimizer
 from epochd.training.parameters import FlatParameters, Snapshot
+from epochd.training.streaming import on_device
 from epochd.training.weight_update import WeightUpdate, make_forward
+
+CONVOLUTIONAL = frozenset({"cnn", "resnet"})
+"""Models that are faster on images whose channels come last in memory."""
 
 
 class Learner:
     """A model and the data that it learns from, on ``device``.
 
     ``update(x, y, learning_rate, loss_slot, norm_slot)`` trains on one mini-batch, ``mini_batches`` gives
-    them, ``make_metric()`` an empty metric of their outputs; ``layers`` describes the model, and ``threads``
-    is on how many CPU threads to compute.
+    them, ``augmentation(x, epoch, iteration)``, unless None, changes one first, ``make_metric()`` is an empty metric
+    of their outputs; ``layers`` describes the model, and ``threads`` is on how many CPU threads to compute.
 
     Raises InfrastructureError when the device is not there, and OutOfMemoryError.
     """
@@ -32,45 +49,72 @@ class Learner:
         self.device = devices.resolve_device(config.device)
         self.layers = layers(config.model)
         self._config = config
+        augmented = config.augmentation
+        self.augmentation = None if augmented is None else Augmentation(augmented, config.seed)
         with devices.memory_errors():
             samples = self._on_device(data.train)
             self._make_model(samples)
             self._make_mini_batches(samples)
-            self._make_evaluation(data.validation)
-        draws = any(layer["type"] == "Dropout" for layer in self.layers)
+            self._make_evaluation(data)
+        draws = draws_randomness(self.layers, self.model)
         self._randomness = devices.Randomness(self.device) if draws else None
 
-    def _on_device(self, samples: Samples) -> DeviceSamples:
-        channels_last = self._config.model.name == "cnn"
-        return DeviceSamples(samples, self._config.task, self.device, channels_last=channels_last)
+    def _on_device(self, samples: Samples | DiskSamples) -> SplitOnDevice:
+        channels_last = self._config.model.name in CONVOLUTIONAL
+        return on_device(samples, self._config.task, self.device, channels_last=channels_last)
 
-    def _make_model(self, samples: DeviceSamples) -> None:
+    def _make_model(self, samples: SplitOnDevice) -> None:
         config = self._config
         self.model = self._initial_model()
         self.flat = FlatParameters(self.model)
-        self._loss = loss_function(config.loss)
+        self._loss = training_loss(config, samples.y.cpu().numpy(), self.device)
         self.make_metric = metric_factory(config.task, samples.y.to(self.device))
         self._optimizer = make_optimizer(config.optimizer, self.flat.values, self.flat.gradient)
-        self.update = WeightUpdate(
-            make_forward(self.model, self.device, config.precision),
-            self._loss,
-            self.flat,
-            self._optimizer,
-            config.gradient_clip_norm,
+        self.update = self._watched_update(
+            WeightUpdate(
+                make_forward(self.model, self.device, config.precision),
+                self._loss,
+                self.flat,
+                self._optimizer,
+                config.gradient_clip_norm,
+            )
         )
-        multiply_adds, self._widest = cost(self.model, samples.slice(0, 1)[0])
-        self.threads = devices.suitable_threads(multiply_adds * config.batch_size)
+        with self._watch():
+            multiply_adds, self._widest = cost(self.model, samples.slice(0, 1)[0])
+        work = multiply_adds * config.batch_size
+        self.threads = devices.suitable_threads(work // parts_to_share(self.model))
 
-    def _initial_model(self) -> nn.Sequential:
+    def _watch(self) -> AbstractContextManager[None]:
+        """To be around whatever calls the model: an operator's may raise anything, which becomes a ModelError."""
+        if self.layers[0]["type"] != OPERATOR_MODEL:
+            return nullcontext()
+        # Imported when there is one, as for building it.
+        watch: AbstractContextManager[None] = import_module("epochd.training.operator_models").failures(
+            self._config.model.name
+        )
+        return watch
+
+    def _watched_update(self, update: WeightUpdate) -> Callable[..., Tensor]:
+        """Leave the update as it is for our own models: the smallest of them would feel a function around it."""
+        if self.layers[0]["type"] != OPERATOR_MODEL:
+            return update
+
+        def watched(*arguments: Any) -> Tensor:
+            with self._watch():
+                return update(*arguments)
+
+        return watched
+
+    def _initial_model(self) -> nn.Module:
         """Made on the CPU, so that a seed means the same weights on every device."""
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(devices.mixed_seed("weights", self._config.seed))
             return build(self.layers).to(self.device)
 
-    def _make_mini_batches(self, samples: DeviceSamples) -> None:
+    def _make_mini_batches(self, samples: SplitOnDevice) -> None:
         config = self._config
         # The outputs for a chunk are kept as long as the chunk, so they count too.
-        bytes_per_sample = max(samples.bytes_per_sample, 4 * config.model.outputs)
+        bytes_per_sample = max(samples.bytes_per_sample, 4 * config.model.data.outputs)
         self.mini_batches = MiniBatches(
             samples,
             config.batch_size,
@@ -79,16 +123,24 @@ class Learner:
             chunk_size=samples_per_chunk(config.batch_size, bytes_per_sample),
         )
 
-    def _make_evaluation(self, validation: Samples | None) -> None:
+    def _make_evaluation(self, data: TrainingData) -> None:
         self._evaluation = None
-        if validation is not None:
-            self._evaluation = Evaluation(
-                self.model,
-                self._on_device(validation),
-                self._loss,
-                self.make_metric,
-                batch_size=max(self._config.batch_size, ACTIVATION_ELEMENTS // self._widest),
-            )
+        if data.validation is None:
+            return
+        self._evaluation = Evaluation(
+            self.model,
+            self._on_device(data.validation),
+            self._loss,
+            self.make_metric,
+            batch_size=max(self._config.batch_size, ACTIVATION_ELEMENTS // self._widest),
+            make_extra=extra_metrics(
+                self._config.metrics,
+                self._config.model.data.outputs,
+                scale=data.target_scale,
+                mean=data.target_mean,
+                device=self.device,
+            ),
+        )
 
     def begin_epoch(self, epoch: int) -> None:
         """Draw what an epoch draws from its own seed on."""
@@ -107,9 +159,10 @@ class Learner:
         """The validation metrics of the weights in the model; empty without validation data."""
         if self._evaluation is None:
             return {}
-        with devices.threads(self.threads), devices.memory_errors():
-            loss, metric = self._evaluation.run()
-        return {"validation_loss": loss, f"validation_{METRIC_NAMES[self._config.task]}": metric}
+        with devices.threads(self.threads), devices.memory_errors(), self._watch():
+            loss, metric, extra = self._evaluation.run()
+        measured = {"loss": loss, METRIC_NAMES[self._config.task]: metric, **extra}
+        return {f"validation_{name}": value for name, value in measured.items()}
 
     def state_dict(self, weights: Snapshot) -> dict[str, Any]:
         """What ``load_state_dict`` continues from, with the ``weights`` to continue with; tensors are in use."""

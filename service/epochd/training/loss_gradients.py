@@ -5,7 +5,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor
 
-from epochd.training.losses import HUBER_DELTA, LOSSES, Loss
+from epochd.training.losses import HUBER_DELTA, LOSSES, Loss, WeightedCrossEntropy
 
 MEAN = 1
 """How torch's kernels are told to average over the mini-batch (``at::Reduction::Mean``)."""
@@ -39,6 +39,30 @@ class CrossEntropy(LossGradient):
         mean = (log_probabilities, y, None, MEAN, IGNORED_CLASS)
         _aten.nll_loss_forward.output(*mean, output=loss_slot, total_weight=self._samples)
         gradient = _aten.nll_loss_backward.default(self._one, *mean, self._samples)
+        return torch._log_softmax_backward_data(gradient, log_probabilities, 1, outputs.dtype)  # noqa: SLF001
+
+
+class Weighted(LossGradient):
+    """Cross-entropy with class weights and smoothed labels, as ``losses`` defines it."""
+
+    def __init__(self, loss: WeightedCrossEntropy) -> None:
+        super().__init__()
+        self._weights, self._smoothing = loss.weights, loss.smoothing
+
+    def __call__(self, outputs: Tensor, y: Tensor, loss_slot: Tensor) -> Tensor:
+        """The gradient: the probabilities less the smoothed label, times the sample's weight, divided by n."""
+        log_probabilities = torch._log_softmax(outputs, 1, False)  # noqa: SLF001
+        labels = y.unsqueeze(1)
+        weights = self._weights[labels] / -len(y)
+        loss = log_probabilities.gather(1, labels).mul_(weights).sum().mul_(1 - self._smoothing)
+        # So far the gradient by the logarithms of the probabilities.
+        gradient = torch.zeros_like(outputs)
+        if self._smoothing:
+            smoothed = weights * (self._smoothing / outputs.shape[1])
+            loss.add_((log_probabilities * smoothed).sum())
+            gradient.add_(smoothed)
+        gradient.scatter_add_(1, labels, weights * (1 - self._smoothing))
+        loss_slot.copy_(loss)
         return torch._log_softmax_backward_data(gradient, log_probabilities, 1, outputs.dtype)  # noqa: SLF001
 
 
@@ -81,5 +105,7 @@ _GRADIENTS: dict[Loss, type[LossGradient]] = {
 
 def loss_gradient(loss: Loss) -> LossGradient | None:
     """The written-out gradient of ``loss``; None when there is none."""
+    if isinstance(loss, WeightedCrossEntropy):
+        return Weighted(loss)
     gradient = _GRADIENTS.get(loss)
     return None if gradient is None else gradient()

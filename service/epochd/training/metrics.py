@@ -10,8 +10,6 @@ from torch import Tensor
 
 from epochd.training.config import Task
 
-METRIC_NAMES: dict[Task, str] = {"classification": "accuracy", "regression": "r2"}
-
 
 class Metric(ABC):
     """Gathers outputs and targets; sums live on the device, and every sample weighs the same."""

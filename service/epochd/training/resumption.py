@@ -6,9 +6,21 @@ from typing import Any
 
 from torch import Tensor
 
-from epochd.training.config import TrainingConfig
+from epochd.training.config import ModelConfig, TrainingConfig
 from epochd.training.parameters import ALIGNMENT
 from epochd.training.plan import Plan
+
+_ADDED = {"class_weights": None, "label_smoothing": 0.0, "metrics": (), "augmentation": None}
+"""Fields that came later: at their defaults they are left out, so that a state from before them still fits."""
+_FIRST = frozenset({"linear", "mlp", "cnn"})
+_FIRST_DEFAULTS = {
+    "hidden_sizes": (128,),
+    "channels": (16, 32),
+    "hidden_size": 64,
+    "dropout": 0.0,
+    "batch_norm": False,
+}
+_NONE = ((), 0)
 
 VERSION = 1
 """Raised whenever a state changes in a way that an older engine, or this one reading an older state, would misread."""
@@ -23,12 +35,25 @@ def description(
     """
     facts = asdict(config)
     del facts["device"], facts["max_runtime_seconds"]
+    for name, default in _ADDED.items():
+        if facts[name] == default:
+            del facts[name]
+    facts["model"] = _model(config.model)
     facts["layers"] = [dict(layer) for layer in layers]
     facts["train_samples"], facts["validation_samples"] = plan.train_samples, plan.validation_samples
     # How weights lie in memory, and where mini-batches do: kernels may round differently elsewhere.
     facts["alignment"], facts["chunk_size"] = ALIGNMENT, chunk_size
     listed: dict[str, Any] = _map(facts, lambda value: value)
     return listed
+
+
+def _model(config: ModelConfig) -> dict[str, Any]:
+    """The facts of a model in one dict; those of the first three models as they always were, with all defaults."""
+    first = {**_FIRST_DEFAULTS, **config.parameters} if config.name in _FIRST else {**config.parameters}
+    data = {
+        name: value for name, value in asdict(config.data).items() if name != "kind" and value not in _NONE
+    }
+    return {"name": config.name, **data, **first}
 
 
 def require_version(state: Mapping[str, Any]) -> None:

@@ -31,8 +31,8 @@ from epochd.training.events import (
 )
 from epochd.training.iteration_log import IterationLog
 from epochd.training.learner import Learner
-from epochd.training.losses import trivial_loss
-from epochd.training.metrics import METRIC_NAMES
+from epochd.training.losses import trivial_training_loss
+from epochd.training.metric_names import METRIC_NAMES
 from epochd.training.plan import Plan, make_plan
 from epochd.training.policies import Policies
 from epochd.training.selection import Keep, Position, WeightSelection, monitored_epoch
@@ -77,7 +77,7 @@ class Trainer:
         self.device = self._learner.device
         monitored = monitored_epoch(config, has_validation=data.validation is not None)
         self._selection = WeightSelection(self.model, self._learner.flat, monitored)
-        self._policies = Policies(config, plan, self._selection, trivial_loss(config.loss, data.train.y))
+        self._policies = Policies(config, plan, self._selection, trivial_training_loss(config, data.train.y))
         self._amendments = Amendments()
         self._log = IterationLog(self.device)
         self._sums: EpochSums | None = None
@@ -150,6 +150,7 @@ class Trainer:
     def _train_epoch(self, epoch: int) -> Iterator[IterationsCompleted | AmendmentApplied]:
         """What is left of an epoch's iterations, or those until the time is up: ``stop_reason`` says so."""
         log, update, policies = self._log, self._learner.update, self._policies
+        augmentation = self._learner.augmentation
         iteration = self.position.iteration
         last_iteration = epoch * self.plan.iterations_per_epoch
         first_iteration = last_iteration - self.plan.iterations_per_epoch + 1
@@ -157,22 +158,24 @@ class Trainer:
             yield from self._amend({"learning_rate"})
         sums = self._begin_epoch(epoch)
         fetch_after = self._fetch_after(last_iteration)
-        for chunk in self._learner.mini_batches.chunks(epoch, sums.mini_batches):
-            # The chunk in progress is gathered whole: elsewhere in memory, kernels may round differently.
-            trained = iteration + 1 - first_iteration - sums.mini_batches
-            for x, y in chunk.mini_batches[trained:]:
-                iteration += 1
-                learning_rate, slot = policies.schedule(iteration), log.position
-                sums.outputs.append(update(x, y, learning_rate, log.losses[slot], log.norms[slot]))
-                if log.add(learning_rate, len(y)) or iteration == fetch_after:
-                    yield from self._fetch(epoch, sums)
-                    if iteration < last_iteration:
-                        if self._is_out_of_time():
-                            self.stop_reason = "time_limit"
-                            return
-                        yield from self._amend({"learning_rate"})
-                        fetch_after = self._fetch_after(last_iteration)
-            sums.close_chunk(chunk)
+        with closing(self._learner.mini_batches.chunks(epoch, sums.mini_batches)) as chunks:
+            for chunk in chunks:
+                # The chunk in progress is gathered whole: elsewhere in memory, kernels may round differently.
+                trained = iteration + 1 - first_iteration - sums.mini_batches
+                for x, y in chunk.mini_batches[trained:]:
+                    iteration += 1
+                    learning_rate, slot = policies.schedule(iteration), log.position
+                    inputs = x if augmentation is None else augmentation(x, epoch, iteration)
+                    sums.outputs.append(update(inputs, y, learning_rate, log.losses[slot], log.norms[slot]))
+                    if log.add(learning_rate, len(y)) or iteration == fetch_after:
+                        yield from self._fetch(epoch, sums)
+                        if iteration < last_iteration:
+                            if self._is_out_of_time():
+                                self.stop_reason = "time_limit"
+                                return
+                            yield from self._amend({"learning_rate"})
+                            fetch_after = self._fetch_after(last_iteration)
+                sums.close_chunk(chunk)
 
     def _begin_epoch(self, epoch: int) -> EpochSums:
         """The sums of an epoch: new ones, or those of an epoch that was begun before."""
@@ -288,6 +291,11 @@ class Trainer:
         """
         check_config(amended(self.config, amendment), self.metric_names)
         self._amendments.ask(amendment)
+
+    @property
+    def amended_at(self) -> Mapping[int, tuple[int, int]]:
+        """After which epoch and iteration each amendment took effect, by its number."""
+        return self._amendments.applied_at
 
     @property
     def is_resumable(self) -> bool:

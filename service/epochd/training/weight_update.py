@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from epochd.training.backpropagation import backpropagation
+from epochd.training.checks import check_outputs
 from epochd.training.losses import Loss
 from epochd.training.optimizers import Optimizer
 from epochd.training.parameters import FlatParameters
@@ -36,6 +37,7 @@ class Autograd:
         """The outputs for ``x``; writes the mean loss into ``loss_slot`` and the gradient into its tensor."""
         self._gradient.zero_()
         outputs = self._forward(x)
+        check_outputs(outputs, y)
         loss = self._loss(outputs, y)
         loss.backward()  # type: ignore[no-untyped-call]
         loss_slot.copy_(loss.detach())

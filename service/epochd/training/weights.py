@@ -8,13 +8,15 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import safetensors.torch
-from torch import nn
+from torch import Tensor, nn
 
 from epochd.training import durable
 from epochd.training.models import build
 
 WEIGHTS = "model.safetensors"
 DESCRIPTION = "model.json"
+LAST = "last.safetensors"
+"""The weights after the last iteration, beside better ones: for jobs that start from them."""
 FORMAT_VERSION = 1
 MEDIA_TYPES = {WEIGHTS: "application/octet-stream", DESCRIPTION: "application/json"}
 
@@ -68,12 +70,28 @@ def save(  # noqa: PLR0913 - each is one fact of the description, all but the fi
     return [_saved_file(folder / name, content) for name, content in contents.items()]
 
 
-def load(folder: Path) -> tuple[nn.Sequential, dict[str, Any]]:
-    """The model in evaluation mode on the CPU, and its description. Raises FileNotFoundError."""
+def load(folder: Path) -> tuple[nn.Module, dict[str, Any]]:
+    """The model in evaluation mode on the CPU, and its description.
+
+    Raises OSError, and ValueError for a damaged file.
+    """
     description: dict[str, Any] = json.loads((folder / DESCRIPTION).read_bytes())
     model = build(description["architecture"])
-    model.load_state_dict(safetensors.torch.load_file(folder / WEIGHTS))
+    model.load_state_dict(load_tensors(folder / WEIGHTS))
     return model.eval(), description
+
+
+def save_last(folder: Path, model: nn.Module) -> None:
+    """Write the weights in ``model`` as those after the last iteration; raises what ``save`` does."""
+    durable.write_files(folder, {LAST: _writer(_weights_bytes(model))}, what="the last weights")
+
+
+def load_tensors(path: Path) -> dict[str, Tensor]:
+    """Read the tensors of a safetensors file onto the CPU. Raises OSError, and ValueError for another file."""
+    try:
+        return safetensors.torch.load_file(path)
+    except safetensors.SafetensorError as error:
+        raise ValueError(f"{path.name} is no safetensors file: {error}") from error
 
 
 def _weights_bytes(model: nn.Module) -> bytes:
