@@ -14,6 +14,8 @@ EventType = Literal[
     "checkpoint.restored",
     "checkpoint.failed",
     "spec.amended",
+    "export.completed",
+    "export.failed",
     "job.paused",
     "job.resumed",
     "attempt.lost",
@@ -52,6 +54,11 @@ EVENT_DATA: Final[dict[EventType, str]] = {
     "spec.amended": (
         "`changes` (dotted field: new value), `epoch` and `iteration` (the newest completed when it took effect)"
     ),
+    "export.completed": (
+        "`name` of the artifact, `bytes`, and how it was checked: over `samples` samples of the `split` its outputs "
+        "are at most `largest_difference` from the trained model's, where `tolerance` is allowed"
+    ),
+    "export.failed": "`name`, `code`, `message`: there is no such artifact; the job has its weights all the same",
     "job.paused": "`epoch`, `iteration` (both the newest completed), `attempt`: the device is free",
     "job.resumed": "`epoch`, `iteration`: queued, to go on from there",
     "attempt.lost": "`attempt`, `reason`, `retry_in_seconds`: queued again, or null: paused, as was asked for",

@@ -1,11 +1,12 @@
 """The models that can be asked for, and their parameters. Each says which data and tasks it is made for."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import ConfigDict, Discriminator, Field, StringConstraints, Tag
+from pydantic import ConfigDict, Discriminator, Field, StringConstraints, Tag, model_validator
 
 from epochd.contract.base import Request
+from epochd.contract.storable import require_storable
 
 Kind = Literal["table", "image", "array", "text"]
 Task = Literal["classification", "regression"]
@@ -133,6 +134,11 @@ class OperatorModel(Request):
         """Everything but the name: what the model's own schema describes."""
         return dict(self.model_extra or {})
 
+    @model_validator(mode="after")
+    def _require_storable(self) -> Self:
+        require_storable(self.parameters)
+        return self
+
 
 BUILTIN_MODELS: dict[str, type[BuiltinModel]] = {
     "linear": LinearModel,
@@ -146,11 +152,10 @@ BUILTIN_MODELS: dict[str, type[BuiltinModel]] = {
 """By the names that callers send."""
 
 
-def _kind_of_model(value: Any) -> str | None:
+def _kind_of_model(value: Any) -> str:
     name = value.get("name") if isinstance(value, Mapping) else getattr(value, "name", None)
-    if not isinstance(name, str):
-        return None
-    return name if name in BUILTIN_MODELS else "operator"
+    # Whatever names no model is checked as one of the operator's: that says what is wrong with it, and where.
+    return name if isinstance(name, str) and name in BUILTIN_MODELS else "operator"
 
 
 Model = Annotated[

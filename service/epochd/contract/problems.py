@@ -9,6 +9,11 @@ class ProblemError(Response):
     param: str
     message: str
     code: str
+    file: str | None = None
+    """Of a data set: the file, or a name within the archive. Left out, as the next two, where it has no meaning."""
+    row: int | None = None
+    """Counted from 1, a header not included."""
+    column: str | None = None
 
 
 class Problem(Response):

@@ -143,7 +143,7 @@ class PlateauSchedule(_Schedule):
     monitor: str | None = None
     """An epoch metric; by default `validation_loss`, without validation `train_loss`."""
     mode: Literal["min", "max"] | None = None
-    """By default `min` for a loss and `max` for any other metric."""
+    """By default `min` for a loss or an error and `max` for any other metric."""
 
 
 Schedule = Annotated[
@@ -194,7 +194,7 @@ class EarlyStopping(Request):
     monitor: str | None = None
     """An epoch metric; by default `validation_loss`, without validation an error."""
     mode: Literal["min", "max"] | None = None
-    """By default `min` for a loss and `max` for any other metric."""
+    """By default `min` for a loss or an error and `max` for any other metric."""
     patience: Annotated[int, Field(ge=0, le=MAX_EPOCHS)] = 5
     """Epochs without improvement after which training stops."""
     min_delta: Annotated[float, Field(ge=0, le=1e12)] = 0.0

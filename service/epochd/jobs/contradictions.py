@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 
-from epochd.contract.models import CnnModel
 from epochd.contract.spec import (
     CosineSchedule,
     EarlyStopping,
@@ -14,11 +13,10 @@ from epochd.contract.spec import (
 from epochd.datasets.catalogue import MAX_SYNTHETIC_BYTES, synthetic_bytes
 from epochd.datasets.info import DatasetInfo
 from epochd.errors import ParamError
+from epochd.jobs import fitting
 from epochd.training.plan import Plan
 
-MIN_BATCH_NORM_SAMPLES = 2
 MIN_R2_SAMPLES = 2
-"""Each convolution of the cnn is followed by a pooling that halves height and width."""
 
 
 def of_synthetic(dataset: SyntheticDataset) -> list[ParamError]:
@@ -139,38 +137,12 @@ def _is_of_validation(monitor: str | None) -> bool:
 
 def with_data(spec: JobSpec, info: DatasetInfo) -> list[ParamError]:
     """What of a filled-in spec does not fit its data set."""
-    return [*_model(spec, info), *_loss(spec, info), *_monitors(spec, info)]
-
-
-def _model(spec: JobSpec, info: DatasetInfo) -> Iterator[ParamError]:
-    model = spec.model
-    if not isinstance(model, CnnModel):
-        return
-    if not info.is_image:
-        message = (
-            f"cnn needs images, but {info.name} is a table of {info.shape[0]} features: take mlp or linear."
-        )
-        yield ParamError("model.name", message, "model_needs_images")
-        return
-    most = min(info.shape[1:]).bit_length() - 1
-    if len(model.channels) > most:
-        height, width = info.shape[1:]
-        message = (
-            f"{len(model.channels)} channels are as many poolings, each halving the image; {height}x{width} "
-            f"pixels allow {most}."
-        )
-        yield ParamError("model.channels", message, "too_many_poolings")
-
-
-def _loss(spec: JobSpec, info: DatasetInfo) -> Iterator[ParamError]:
-    fitting = ("cross_entropy",) if info.task == "classification" else ("mse", "mae", "huber")
-    if spec.loss not in fitting:
-        message = f"{spec.loss} does not fit the {info.task} of {info.name}: take {' or '.join(fitting)}."
-        yield ParamError("loss", message, "loss_does_not_fit_task")
+    return [*fitting.of_data(spec, info), *_monitors(spec, info)]
 
 
 def _monitors(spec: JobSpec, info: DatasetInfo) -> Iterator[ParamError]:
     known = [f"{split}_{metric}" for split in ("train", "validation") for metric in info.metrics]
+    known += [f"validation_{metric}" for metric in spec.metrics]
     schedule = spec.schedule if isinstance(spec.schedule, PlateauSchedule) else None
     for param, watch in (("early_stopping.monitor", spec.early_stopping), ("schedule.monitor", schedule)):
         if watch is not None and watch.monitor not in known:
@@ -178,9 +150,9 @@ def _monitors(spec: JobSpec, info: DatasetInfo) -> Iterator[ParamError]:
             yield ParamError(param, message, "unknown_metric")
 
 
-def with_plan(spec: JobSpec, plan: Plan) -> list[ParamError]:
+def with_plan(spec: JobSpec, info: DatasetInfo, plan: Plan) -> list[ParamError]:
     """What of a filled-in spec does not work out in mini-batches and iterations."""
-    return [*_warmup(spec, plan), *_batch_norm(spec, plan), *_unmeasurable(spec, plan)]
+    return [*_warmup(spec, plan), *fitting.of_plan(spec, info, plan), *_unmeasurable(spec, plan)]
 
 
 def _warmup(spec: JobSpec, plan: Plan) -> Iterator[ParamError]:
@@ -191,35 +163,6 @@ def _warmup(spec: JobSpec, plan: Plan) -> Iterator[ParamError]:
             f"take fewer, or more epochs ({plan.iterations_per_epoch} iterations each)."
         )
         yield ParamError("schedule.warmup_iterations", message, "warmup_exceeds_training")
-
-
-def _batch_norm(spec: JobSpec, plan: Plan) -> Iterator[ParamError]:
-    if not getattr(spec.model, "batch_norm", False) or plan.last_batch_size >= MIN_BATCH_NORM_SAMPLES:
-        return
-    yield ParamError("batch_size", _single_sample(plan), "batch_norm_needs_two_samples")
-
-
-def _single_sample(plan: Plan) -> str:
-    why = "batch normalisation needs at least 2 samples in every mini-batch"
-    if plan.train_samples < MIN_BATCH_NORM_SAMPLES:
-        return f"There is only 1 training sample, but {why}: take more samples, or batch_norm false."
-    fitting = " or ".join(str(size) for size in _fitting_batch_sizes(plan))
-    if plan.batch_size == 1:
-        return f"The batch size is 1, but {why}: take {fitting}, or batch_norm false."
-    return (
-        f"{plan.train_samples} training samples in mini-batches of {plan.batch_size} leave 1 sample over, "
-        f"but {why}: take a batch size of {fitting}, or drop_last true."
-    )
-
-
-def _fitting_batch_sizes(plan: Plan) -> list[int]:
-    """The nearest batch sizes below and above that leave no single sample over."""
-    below = range(plan.batch_size - 1, 1, -1)
-    above = range(plan.batch_size + 1, max(plan.train_samples, plan.batch_size + 1) + 1)
-    nearest = (
-        next((size for size in sizes if plan.train_samples % size != 1), None) for sizes in (below, above)
-    )
-    return [size for size in nearest if size is not None]
 
 
 def _unmeasurable(spec: JobSpec, plan: Plan) -> Iterator[ParamError]:

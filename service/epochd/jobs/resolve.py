@@ -1,9 +1,8 @@
 """From the spec that a caller sent to one with nothing left open, or to everything that is wrong with it."""
 
-from typing import Any, Literal
+from typing import Any
 
 from epochd.contract.job import Advice
-from epochd.contract.models import MlpModel, Model
 from epochd.contract.spec import (
     EarlyStopping,
     JobSpec,
@@ -15,15 +14,15 @@ from epochd.contract.spec import (
 from epochd.datasets.catalogue import SYNTHETIC, describe
 from epochd.datasets.info import DatasetInfo
 from epochd.errors import InvalidRequestError, ParamError
-from epochd.jobs import contradictions
+from epochd.jobs import contradictions, fitting, operator_models, validation_data, warm_start
 from epochd.jobs.known import BUILT_IN, Known
 from epochd.training.advice import advise
-from epochd.training.plan import Plan, make_plan, split_sizes
+from epochd.training.metric_names import better
+from epochd.training.plan import Plan, make_plan
 
 DEFAULT_CLASSES = 2
 DEFAULT_TARGETS = 1
 DEFAULT_FRACTION = 0.2
-FEW_SAMPLES = 200
 
 
 def resolve(spec: JobSpec, known: Known = BUILT_IN) -> JobSpec:
@@ -37,7 +36,12 @@ def resolve(spec: JobSpec, known: Known = BUILT_IN) -> JobSpec:
         raise InvalidRequestError.of(*error.errors, *contradictions.without_data(spec)) from None
     resolved = _fill(spec, info, known)
     errors = [*contradictions.without_data(spec), *contradictions.with_data(resolved, info)]
-    errors += _unplannable(resolved, info) or contradictions.with_plan(resolved, plan_of(resolved, known))
+    errors += operator_models.contradictions(resolved, info, known)
+    errors += warm_start.contradictions(resolved, info, known)
+    errors += validation_data.contradictions(resolved, info, known)
+    errors += _unplannable(resolved, info, known) or contradictions.with_plan(
+        resolved, info, plan_of(resolved, known)
+    )
     if errors:
         raise InvalidRequestError.of(*errors)
     return resolved
@@ -59,7 +63,7 @@ def dataset_info(spec: JobSpec, known: Known = BUILT_IN) -> DatasetInfo:
 
 def plan_of(spec: JobSpec, known: Known = BUILT_IN) -> Plan:
     """The mini-batches and iterations of a resolved spec."""
-    return _plan(spec, dataset_info(spec, known).samples)
+    return _plan(spec, dataset_info(spec, known).samples, known)
 
 
 def advice_of(spec: JobSpec, plan: Plan) -> list[Advice]:
@@ -74,12 +78,8 @@ def advice_of(spec: JobSpec, plan: Plan) -> list[Advice]:
     return [Advice(code=a.code, param=a.param, message=a.message) for a in given] + _policy_advice(spec)
 
 
-def _plan(spec: JobSpec, samples: int) -> Plan:
-    train, validation = (
-        split_sizes(samples, spec.validation.fraction or DEFAULT_FRACTION)
-        if spec.validation
-        else (samples, 0)
-    )
+def _plan(spec: JobSpec, samples: int, known: Known) -> Plan:
+    train, validation = validation_data.sizes(spec, samples, known)
     return make_plan(
         train_samples=train,
         validation_samples=validation,
@@ -89,16 +89,17 @@ def _plan(spec: JobSpec, samples: int) -> Plan:
     )
 
 
-def _unplannable(spec: JobSpec, info: DatasetInfo) -> list[ParamError]:
+def _unplannable(spec: JobSpec, info: DatasetInfo, known: Known) -> list[ParamError]:
     """Why there is no plan: no sample left to validate on, or no mini-batch to train on."""
-    if spec.validation and info.samples < 2:  # noqa: PLR2004 - one for each side
+    is_split = spec.validation is not None and spec.validation.dataset is None
+    if is_split and info.samples < 2:  # noqa: PLR2004 - one for each side
         message = (
             f"{info.samples} sample cannot be split into training and validation: make 2 or more, or send "
             "validation null."
         )
         return [ParamError("validation.fraction", message, "too_few_samples")]
     try:
-        _plan(spec, info.samples)
+        _plan(spec, info.samples, known)
     except ValueError as error:
         return [ParamError("drop_last", str(error), "no_mini_batch")]
     return []
@@ -109,7 +110,7 @@ def _fill(spec: JobSpec, info: DatasetInfo, known: Known) -> JobSpec:
         update={
             "dataset": _named_by_id(_filled_dataset(spec.dataset), known),
             "validation": _filled_validation(spec.validation, known),
-            "model": spec.model or _default_model(info),
+            "model": operator_models.filled(spec.model, known) or fitting.default_model(info),
             "loss": spec.loss or _default_loss(info),
             "schedule": _filled_schedule(spec),
             "early_stopping": _filled_early_stopping(spec),
@@ -140,13 +141,10 @@ def _filled_validation(validation: Validation | None, known: Known) -> Validatio
     if validation is None:
         return None
     if validation.dataset is not None:
-        return validation.model_copy(update={"dataset": known.dataset(validation.dataset).id})
+        return validation.model_copy(
+            update={"dataset": known.dataset(validation.dataset, "validation.dataset").id}
+        )
     return validation.model_copy(update={"fraction": validation.fraction or DEFAULT_FRACTION})
-
-
-def _default_model(info: DatasetInfo) -> Model:
-    # A second hidden layer learns more in each iteration, and few samples are few iterations.
-    return MlpModel(name="mlp", hidden_sizes=[128, 128] if info.samples < FEW_SAMPLES else [128])
 
 
 def _default_loss(info: DatasetInfo) -> Loss:
@@ -159,7 +157,7 @@ def _filled_schedule(spec: JobSpec) -> Any:
         return schedule
     default = "validation_loss" if spec.validation else "train_loss"
     monitor = default if schedule.monitor is None else schedule.monitor
-    return schedule.model_copy(update={"monitor": monitor, "mode": schedule.mode or _default_mode(monitor)})
+    return schedule.model_copy(update={"monitor": monitor, "mode": schedule.mode or better(monitor)})
 
 
 def _filled_early_stopping(spec: JobSpec) -> EarlyStopping | None:
@@ -167,11 +165,7 @@ def _filled_early_stopping(spec: JobSpec) -> EarlyStopping | None:
     if policy is None:
         return None
     monitor = "validation_loss" if policy.monitor is None else policy.monitor
-    return policy.model_copy(update={"monitor": monitor, "mode": policy.mode or _default_mode(monitor)})
-
-
-def _default_mode(monitor: str) -> Literal["min", "max"]:
-    return "min" if monitor.endswith("loss") else "max"
+    return policy.model_copy(update={"monitor": monitor, "mode": policy.mode or better(monitor)})
 
 
 def _policy_advice(spec: JobSpec) -> list[Advice]:
@@ -182,7 +176,7 @@ def _policy_advice(spec: JobSpec) -> list[Advice]:
         found.append(_never_stops(spec, policy))
     schedule = spec.schedule if isinstance(spec.schedule, PlateauSchedule) else None
     for param, watch in (("early_stopping.mode", policy), ("schedule.mode", schedule)):
-        if watch and watch.monitor and watch.mode != _default_mode(watch.monitor):
+        if watch and watch.monitor and watch.mode != better(watch.monitor):
             found.append(_unusual_mode(param, watch.monitor, str(watch.mode)))
     return found
 
@@ -200,12 +194,12 @@ def _never_stops(spec: JobSpec, policy: EarlyStopping) -> Advice:
 
 
 def _unusual_mode(param: str, monitor: str, mode: str) -> Advice:
-    better = "lower" if _default_mode(monitor) == "min" else "higher"
+    direction = "lower" if better(monitor) == "min" else "higher"
     return Advice(
         code="unusual_mode",
         param=param,
         message=(
-            f"The mode {mode!r} takes the worst {monitor} for the best: {better} is better. Send mode "
-            f"{_default_mode(monitor)!r} or leave it out, unless that is what you want."
+            f"The mode {mode!r} takes the worst {monitor} for the best: {direction} is better. Send mode "
+            f"{better(monitor)!r} or leave it out, unless that is what you want."
         ),
     )

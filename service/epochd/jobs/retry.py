@@ -4,6 +4,7 @@ from typing import Any, Final
 
 from epochd.contract.job import RetrySource
 from epochd.errors import ConflictError
+from epochd.jobs import use, warm_start
 from epochd.jobs.lifecycle import DONE, move
 from epochd.store import amendments, artifacts, events, jobs
 from epochd.store.database import Database, Transaction
@@ -28,12 +29,16 @@ def retry(db: Database, job_id: str, source: RetrySource) -> JobRow:
     From ``checkpoint`` it goes on from the newest one that can be used. From ``scratch`` it begins anew, with its spec
     as it was amended; what it had recorded is no longer part of its curve.
 
-    Raises ``NotFoundError``, and ``ConflictError`` when the job has succeeded (``job_succeeded``) or is not done
-    (``job_not_done``).
+    Raises ``NotFoundError``, and ``ConflictError`` when the job has succeeded (``job_succeeded``), is not done
+    (``job_not_done``), its data set was removed (``dataset_gone``), the job that it starts from was, or has no weights
+    (``start_from_gone``), or a job that is not done starts from its weights (``job_in_use``): those go with a retry.
     """
     with db.write() as tx:
         row = jobs.get(tx, job_id, lock=True)
         _refuse(row)
+        warm_start.require_unneeded(tx, row.id)
+        use.hold(tx, row.id, row.spec)
+        warm_start.hold_for_retry(tx, row)
         columns: dict[str, Any] = dict.fromkeys(_OF_THE_END)
         if source == "scratch":
             amendments.remove(tx, row.number)

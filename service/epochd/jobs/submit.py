@@ -10,6 +10,7 @@ from epochd.contract.job import Plan as PlanModel
 from epochd.contract.job import PlannedJob
 from epochd.contract.spec import JobSpec
 from epochd.errors import DuplicateKeyError, IdempotencyKeyReusedError, ParamError
+from epochd.jobs import operator_models, use, warm_start
 from epochd.jobs.known import Known
 from epochd.jobs.resolve import advice_of, plan_of, resolve
 from epochd.store import events, jobs
@@ -33,7 +34,8 @@ def plan_job(tx: Transaction, spec: JobSpec) -> PlannedJob:
     known = Known(tx)
     resolved = resolve(spec, known)
     plan = plan_of(resolved, known)
-    return PlannedJob(spec=resolved, plan=PlanModel(**plan.as_dict()), advice=advice_of(resolved, plan))
+    advice = [*advice_of(resolved, plan), *operator_models.advice_of(resolved, known)]
+    return PlannedJob(spec=resolved, plan=PlanModel(**plan.as_dict()), advice=advice)
 
 
 def submit(db: Database, spec: JobSpec, idempotency_key: str | None = None) -> Submitted:
@@ -77,6 +79,7 @@ def _replay(tx: Transaction, key: str | None, digest: str) -> Submitted | None:
 
 def _insert(tx: Transaction, planned: PlannedJob, key: str | None, digest: str) -> Submitted:
     spec = planned.spec
+    warm_start.hold(tx, spec)
     row = jobs.insert(
         tx,
         NewJob(
@@ -89,7 +92,10 @@ def _insert(tx: Transaction, planned: PlannedJob, key: str | None, digest: str) 
             priority=spec.priority,
             idempotency_key=key,
             request_digest=digest,
+            requires=operator_models.requirement(spec),
+            starts_from=spec.start_from.job if spec.start_from is not None else None,
         ),
     )
+    use.note(tx, row.number, row.spec)
     events.append(tx, row.number, "job.queued", {"plan": row.plan, "priority": row.priority})
     return Submitted(jobs.get(tx, row.id), created=True)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from sqlalchemy import Select, Update, bindparam, func, null, select, true, update
+from sqlalchemy import ColumnElement, Select, Update, and_, bindparam, func, null, or_, select, true, update
 
 from epochd.errors import InvalidRequestError, NotFoundError, ParamError
 from epochd.store import amendments
@@ -245,6 +245,12 @@ def delete(tx: Transaction, job_id: str) -> None:
         raise not_found(job_id)
 
 
+def starting_from(tx: Transaction, job_id: str, done: Sequence[str]) -> list[str]:
+    """List the ids of jobs that begin with the weights of this one and have none of the statuses ``done``."""
+    query = select(jobs.c.id).where(jobs.c.starts_from == job_id, jobs.c.status.not_in(done))
+    return list(tx.execute(query.order_by(jobs.c.number)).scalars())
+
+
 def request_cancel(tx: Transaction, job_id: str, keep: str, grace_seconds: float) -> bool:
     """Ask the attempt of a running job to end; False when it is not running.
 
@@ -281,19 +287,26 @@ def withdraw_pause(tx: Transaction, job_id: str) -> bool:
     return _won(tx, statement.values(pause_requested_at=null()))
 
 
-def claim(
-    tx: Transaction, *, worker: str, device: str, lease_seconds: float, refused: Sequence[str] = ()
+def claim(  # noqa: PLR0913 - what the slot has and lacks, by name
+    tx: Transaction,
+    *,
+    worker: str,
+    device: str,
+    lease_seconds: float,
+    refused: Sequence[str] = (),
+    models: Mapping[str, Sequence[str]] | None = None,
 ) -> Claim | None:
     """Take the queued job of the highest priority, among equals the oldest, and begin an attempt of it.
 
-    Jobs whose spec asks for one of the ``refused`` devices stay in the queue. None when there is nothing to do. No
-    job is ever given to two. What the job shows of earlier attempts stays until this one knows where it resumes,
-    but for ``iteration``, which is that of the attempt.
+    Jobs whose spec asks for one of the ``refused`` devices stay in the queue. A job that requires a model of the
+    operator is taken only if ``models`` names it; the devices refused for that job are those given with the name. None
+    when there is nothing to do. No job is ever given to two. What the job shows of earlier attempts stays until this
+    one knows where it resumes, but for ``iteration``, which is that of the attempt.
     """
     candidate = (
         select(jobs.c.number)
         .where(jobs.c.status == "queued", jobs.c.available_at <= now())
-        .where(jobs.c.spec["device"].as_string().not_in(refused) if refused else true())
+        .where(or_(*(_can_train(*one) for one in [(None, refused), *(models or {}).items()])))
         .order_by(jobs.c.priority.desc(), jobs.c.number)
         .limit(1)
         .with_for_update(skip_locked=True)  # Postgres alone has and needs it; SQLite has one writer at a time
@@ -314,6 +327,12 @@ def claim(
         .returning(*jobs.c)
     ).one_or_none()
     return None if row is None else _begin_attempt(tx, JobRow(*row), lease_seconds)
+
+
+def _can_train(model: str | None, refused: Sequence[str]) -> ColumnElement[bool]:
+    """Tell the jobs that require this model, or none, and do not ask for one of the ``refused`` devices."""
+    device = jobs.c.spec["device"].as_string().not_in(refused) if refused else true()
+    return and_(jobs.c.requires.is_(None) if model is None else jobs.c.requires == model, device)
 
 
 _OF_ANOTHER_ATTEMPT = ("recorded_at", "selected_checkpoint", "error", "pause_requested_at")

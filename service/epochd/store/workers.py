@@ -40,13 +40,16 @@ def register(  # noqa: PLR0913 - each is a column
     devices: Sequence[Any],
     slots: int,
     memory: Mapping[str, Mapping[str, int]] | None = None,
+    models: Sequence[str] = (),
 ) -> None:
     """Make a worker known, as just started.
 
-    ``memory`` has of each device the bytes that are ``used`` and in ``total``.
+    ``memory`` has of each device the bytes that are ``used`` and in ``total``; ``models`` names the operator's models
+    that the worker has.
     """
     moment = tx.execute(select(now())).scalar_one()
     row = {"id": id, "host": host, "pid": pid, "devices": list(devices), "memory": memory, "slots": slots}
+    row["models"] = list(models)
     upsert(tx, workers, [{**row, "started_at": moment, "last_seen_at": moment}])
 
 
