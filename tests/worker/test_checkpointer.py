@@ -10,7 +10,13 @@ from epochd.contract.spec import Checkpoint
 from epochd.errors import NumericError
 from epochd.training import iteration_log
 from epochd.training.checkpoint import CheckpointFolder
-from epochd.training.config import EarlyStoppingConfig, ModelConfig, OptimizerConfig, TrainingConfig
+from epochd.training.config import (
+    DataShape,
+    EarlyStoppingConfig,
+    ModelConfig,
+    OptimizerConfig,
+    TrainingConfig,
+)
 from epochd.training.data import Samples, TrainingData
 from epochd.training.events import EpochCompleted
 from epochd.training.trainer import Trainer
@@ -20,7 +26,7 @@ from epochd.worker.restore import Restored
 
 CONFIG = TrainingConfig(
     task="classification",
-    model=ModelConfig("mlp", (5,), 3, hidden_sizes=(4,), dropout=0.2),
+    model=ModelConfig("mlp", DataShape("table", (5,), 3), {"hidden_sizes": (4,), "dropout": 0.2}),
     epochs=6,
     batch_size=8,
 )

@@ -1,12 +1,14 @@
 import pytest
 
 from epochd.errors import OutOfMemoryError
-from epochd.training.config import ModelConfig, OptimizerConfig, TrainingConfig
+from epochd.training.config import DataShape, ModelConfig, OptimizerConfig, TrainingConfig
 from epochd.worker.memory import require_memory, require_memory_for_checkpoint
 
 
 def config(hidden_size, **changes):
-    model = ModelConfig("mlp", (65_536,), 10, hidden_sizes=(hidden_size, hidden_size))
+    model = ModelConfig(
+        "mlp", DataShape("table", (65_536,), 10), {"hidden_sizes": (hidden_size, hidden_size)}
+    )
     return TrainingConfig("classification", model, epochs=1, batch_size=1, **changes)
 
 

@@ -35,8 +35,8 @@ def test_every_optimizer_reaches_the_engine(name):
 def test_every_model_reaches_the_engine(model):
     spec = resolved(model=model)
     config = training_config(spec, dataset_info(spec), "cpu")
-    assert (config.model.name, config.model.outputs) == (model["name"], 10)
-    assert list(config.model.hidden_sizes) == model.get("hidden_sizes", [128])
+    assert (config.model.name, config.model.data.outputs) == (model["name"], 10)
+    assert config.model.parameters.items() >= {k: v for k, v in model.items() if k != "name"}.items()
 
 
 def test_early_stopping_reaches_the_engine():

@@ -11,14 +11,14 @@ from epochd.errors import OutOfMemoryError
 from epochd.store.curve import Recorded
 from epochd.training import iteration_log
 from epochd.training.checkpoint import CheckpointFolder, CheckpointHeader
-from epochd.training.config import ModelConfig, TrainingConfig
+from epochd.training.config import DataShape, ModelConfig, TrainingConfig
 from epochd.training.data import Samples, TrainingData
 from epochd.training.trainer import Trainer
 from epochd.worker.restore import WITHOUT_EFFECT, Restored, Wanted, fingerprint, restore
 
 CONFIG = TrainingConfig(
     task="classification",
-    model=ModelConfig("mlp", (5,), 3, hidden_sizes=(4,), dropout=0.2),
+    model=ModelConfig("mlp", DataShape("table", (5,), 3), {"hidden_sizes": (4,), "dropout": 0.2}),
     epochs=3,
     batch_size=8,
 )

@@ -57,7 +57,7 @@ def test_a_job_records_every_iteration_and_epoch_once_and_keeps_its_best_weights
     assert [epoch.is_best for epoch in epochs] == [epoch is best for epoch in epochs]
     chosen = row.selected_checkpoint
     assert (chosen["epoch"], chosen["value"]) == (best.epoch, best.metrics["validation_loss"])
-    assert set(files) == {"model.safetensors", "model.json"}
+    assert set(files) == {"model.safetensors", "model.json", "receipt.json"}
     folder = (data_dir / "artifacts" / files["model.safetensors"].path).parent
     assert validation_accuracy(folder, row.spec) == pytest.approx(best.metrics["validation_accuracy"])
     assert all(torch.isfinite(tensor).all() for tensor in load_file(folder / "model.safetensors").values())

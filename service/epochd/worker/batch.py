@@ -16,6 +16,7 @@ from epochd.training.events import AmendmentApplied, EpochCompleted, IterationsC
 from epochd.worker.announcements import Announcements
 from epochd.worker.blocks import BlockBuffer
 from epochd.worker.checkpointer import CheckpointFailed, CheckpointSaved
+from epochd.worker.exporting import Exported
 from epochd.worker.order import AttemptOrder
 from epochd.worker.spool import Note
 
@@ -117,6 +118,8 @@ class Batch:
                 self._announcements.add_amendment(note.event, self._changes[note.event.number])
             case CheckpointSaved() | CheckpointFailed():
                 self._take_checkpoint(note.event)
+            case Exported():
+                self._announcements.add(note.event.kind, note.event.as_dict(), self._now.iteration)
             case Began():
                 self._begin(note.event, note.at)
 

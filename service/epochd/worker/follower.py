@@ -34,6 +34,8 @@ class SlotConfig:
     retry_delay_seconds: float
     drain_seconds: float
     log_level: str
+    models: tuple[str, ...] = ()
+    data_memory_bytes: int = 2**63
 
 
 class Follower:

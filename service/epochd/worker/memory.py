@@ -9,8 +9,9 @@ from collections.abc import Mapping
 import psutil
 
 from epochd.errors import OutOfMemoryError
-from epochd.training.architecture import layers, parameter_count
+from epochd.training.architecture import layers
 from epochd.training.config import TrainingConfig
+from epochd.training.models import parameter_count
 
 FLOAT32_BYTES = 4
 COPIES = {"sgd": 5, "adam": 6, "adamw": 6}

@@ -17,6 +17,7 @@ class Folders:
     artifacts: Path
     checkpoints: Path
     spool: Path
+    datasets: Path
 
     @classmethod
     def of(cls, settings: Settings) -> Self:
@@ -25,6 +26,7 @@ class Folders:
             artifacts=settings.artifacts_dir.resolve(),
             checkpoints=settings.checkpoints_dir.resolve(),
             spool=(settings.data_dir / "spool").resolve(),
+            datasets=settings.datasets_dir.resolve(),
         )
 
 
@@ -34,7 +36,8 @@ class AttemptOrder:
 
     ``spec`` is what training began with, ``amendments`` what was asked for since; ``plan`` is as amended. Of what
     earlier attempts left, ``recorded`` bounds what may be resumed from; those up to ``restarted_after`` do not count.
-    ``cancel_keep`` is there when the attempt is only to bring out weights.
+    ``cancel_keep`` is there when the attempt is only to bring out weights. A data set that takes more than
+    ``data_memory_bytes`` is read from the disk while it is trained on.
     """
 
     database_url: str
@@ -54,6 +57,7 @@ class AttemptOrder:
     restarted_after: int = 0
     amendments: tuple[AmendmentRow, ...] = ()
     cancel_keep: str | None = None
+    data_memory_bytes: int = 2**63
 
     @classmethod
     def of(  # noqa: PLR0913 - each is one fact, all but the first by name
@@ -65,6 +69,7 @@ class AttemptOrder:
         lease_seconds: float,
         threads: int = 1,
         log_level: str = "info",
+        data_memory_bytes: int = 2**63,
     ) -> Self:
         """Make the order for a claimed attempt: worker and device are those that the claim wrote into the job."""
         job = taken.job
@@ -88,4 +93,5 @@ class AttemptOrder:
             restarted_after=job.restarted_after,
             amendments=taken.amendments,
             cancel_keep=job.cancel_keep,
+            data_memory_bytes=data_memory_bytes,
         )

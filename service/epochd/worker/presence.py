@@ -2,9 +2,10 @@
 
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from epochd.store import workers
+from epochd.store import models, workers
 from epochd.store.database import Database, Transaction
 from epochd.worker.device_memory import DeviceMemory
 from epochd.worker.loop import Loop
@@ -14,14 +15,22 @@ FORGET_SECONDS = 86_400.0
 
 
 class Presence(Loop):
-    """Keeps the worker's row fresh, and removes it at a clean shutdown."""
+    """Keeps the worker's row fresh, and removes it at a clean shutdown; publishes the operator's models that it has."""
 
-    def __init__(self, db: Database, worker: str, devices: Sequence[str], memory: DeviceMemory) -> None:
+    def __init__(
+        self,
+        db: Database,
+        worker: str,
+        devices: Sequence[str],
+        memory: DeviceMemory,
+        published: Sequence[Mapping[str, Any]] = (),
+    ) -> None:
         super().__init__("presence")
         self._db = db
         self._worker = worker
         self._devices = list(devices)
         self._memory = memory
+        self._published = list(published)
 
     def arrive(self) -> None:
         """Make the worker known, before it takes its first job; forget those that left without a word long ago."""
@@ -45,7 +54,9 @@ class Presence(Loop):
             devices=sorted(set(self._devices)),
             slots=len(self._devices),
             memory=self._memory.newest(),
+            models=[one["name"] for one in self._published],
         )
+        models.publish(tx, self._published)
 
     def leave(self) -> None:
         """Take the worker's row away."""

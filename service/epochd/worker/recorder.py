@@ -22,6 +22,7 @@ from epochd.training.trainer import Trainer
 from epochd.worker.batch import Batch, Began
 from epochd.worker.checkpointer import CheckpointFailed, CheckpointSaved
 from epochd.worker.control import Control
+from epochd.worker.exporting import Exported
 from epochd.worker.order import AttemptOrder
 from epochd.worker.spool import Note, Spool
 
@@ -106,7 +107,7 @@ class Recorder:
             )
         )
 
-    def record(self, event: Event | Began | CheckpointSaved | CheckpointFailed) -> None:
+    def record(self, event: Event | Began | CheckpointSaved | CheckpointFailed | Exported) -> None:
         """Take an event; returns at once. Any thread may call it."""
         note = Note(time.monotonic(), event)
         with self._spool_lock:

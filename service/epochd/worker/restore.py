@@ -16,7 +16,7 @@ from epochd.training.trainer import Trainer
 log = logging.getLogger("epochd.runner")
 
 WITHOUT_EFFECT = frozenset(
-    {"name", "tags", "priority", "webhook", "max_attempts", "checkpoint", "max_runtime_seconds"}
+    {"name", "tags", "priority", "webhook", "max_attempts", "checkpoint", "max_runtime_seconds", "export"}
 )
 """What a spec says that changes no number of the training."""
 

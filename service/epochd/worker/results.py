@@ -1,7 +1,9 @@
 """What an attempt ends with: an outcome, and the weights that it keeps."""
 
 import platform
+from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Final, Literal
 
 import torch
@@ -13,8 +15,12 @@ from epochd.store.artifacts import NewArtifact
 from epochd.training import weights
 from epochd.training.events import Selection
 from epochd.training.trainer import Trainer
+from epochd.training.weights import SavedFile
+from epochd.worker import receipt
+from epochd.worker.exporting import Exported, Exporter, export_all
 from epochd.worker.order import AttemptOrder
 from epochd.worker.prepare import PreparedData
+from epochd.worker.receipt import Background, Ending
 
 _NO_CHECKPOINT: Final[dict[str, Any]] = {
     "category": "infrastructure",
@@ -27,12 +33,28 @@ _NO_CHECKPOINT: Final[dict[str, Any]] = {
 
 
 class Results:
-    """Turns a training that has ended, or was left, into an outcome."""
+    """Turns a training that has ended, or was left, into an outcome.
 
-    def __init__(self, order: AttemptOrder, data: PreparedData, trainer: Trainer) -> None:
+    ``tell`` hears how each export went; ``must_end`` says that the process has no time for one any more. The receipt
+    tells the ``background``, too.
+    """
+
+    def __init__(  # noqa: PLR0913 - three by position, the rest by name
+        self,
+        order: AttemptOrder,
+        data: PreparedData,
+        trainer: Trainer,
+        *,
+        tell: Callable[[Exported], None] = lambda _: None,
+        must_end: Callable[[], bool] = lambda: False,
+        background: Background | None = None,
+    ) -> None:
         self._order = order
         self._data = data
         self._trainer = trainer
+        self._tell = tell
+        self._must_end = must_end
+        self._background = background or Background(amendments=order.amendments)
 
     def finished(self) -> Outcome:
         """Keep the weights that the spec asks for: training came to its own end."""
@@ -70,18 +92,14 @@ class Results:
         self, status: Literal["succeeded", "cancelled", "failed"], stop_reason: str, selection: Selection
     ) -> Outcome:
         artifacts_dir = self._order.folders.artifacts
-        info = self._data.info
-        saved = weights.save(
-            artifacts_dir / self._order.job_id / f"attempt-{self._order.attempt}",
-            self._trainer.model,
-            architecture=self._trainer.layers,
-            preprocessing=self._data.preprocessing.as_dict(),
-            classes=list(info.classes) if info.classes else None,
-            task=info.task,
-            input_shape=info.shape,
-            selection=selection.as_dict(),
-            extra=self._provenance(),
-        )
+        folder = artifacts_dir / self._order.job_id / f"attempt-{self._order.attempt}"
+        if status != "failed":
+            self._save_last(folder, selection)
+        saved = self._save(folder, selection)
+        exported = self._export(folder) if status == "succeeded" else []
+        saved += [one.file for one in exported if one.file is not None]
+        ending = Ending(status, stop_reason, selection, tuple(saved), [one.as_dict() for one in exported])
+        saved.append(self._save_receipt(folder, ending))
         files = tuple(
             NewArtifact(
                 name=file.name,
@@ -93,6 +111,37 @@ class Results:
             for file in saved
         )
         return Outcome(status, stop_reason, selection.as_dict(), artifacts=files)
+
+    def _save_last(self, folder: Path, selection: Selection) -> None:
+        """Keep the last weights too where they are others than the selected: another job may start from them."""
+        if selection.iteration < self._trainer.position.iteration:
+            self._trainer.select("last")
+            weights.save_last(folder, self._trainer.model)
+            self._trainer.select("best")
+
+    def _save(self, folder: Path, selection: Selection) -> list[SavedFile]:
+        info = self._data.info
+        return weights.save(
+            folder,
+            self._trainer.model,
+            architecture=self._trainer.layers,
+            preprocessing=self._data.preprocessing.as_dict(),
+            classes=list(info.classes) if info.classes else None,
+            task=info.task,
+            input_shape=self._data.encoded.input_shape,
+            selection=selection.as_dict(),
+            extra=self._provenance(),
+        )
+
+    def _save_receipt(self, folder: Path, ending: Ending) -> SavedFile:
+        return receipt.save(
+            folder, self._order, self._data, self._trainer, background=self._background, ending=ending
+        )
+
+    def _export(self, folder: Path) -> list[Exported]:
+        exporter = Exporter(self._trainer.model, self._data, self._provenance())
+        kinds = self._order.spec.get("export") or ()
+        return export_all(exporter, kinds, folder, tell=self._tell, must_end=self._must_end)
 
     def _provenance(self) -> dict[str, Any]:
         return {

@@ -13,13 +13,16 @@ from epochd.training import device as devices
 from epochd.training.checkpoint import CheckpointFolder
 from epochd.training.trainer import Trainer
 from epochd.worker.checkpointer import Checkpointer, HeaderFacts
+from epochd.worker.dataset_files import opener
 from epochd.worker.drain import Drain
 from epochd.worker.memory import require_memory
 from epochd.worker.order import AttemptOrder
 from epochd.worker.prepare import PreparedData, amendment, device_of, prepare_data, training_config
+from epochd.worker.receipt import Background
 from epochd.worker.recorder import Recorder
 from epochd.worker.restore import Restoration, Wanted, fingerprint, restore
 from epochd.worker.results import Results, failed
+from epochd.worker.warm_start import WarmStart, warm_start
 
 log = logging.getLogger("epochd.runner")
 
@@ -50,6 +53,7 @@ class Attempt:
         self._order = order
         self._db = db
         self._drain = drain
+        self._amendments = list(order.amendments)
         self._spec = JobSpec.model_validate(order.spec)
         self._folder = CheckpointFolder(order.folders.checkpoints / order.job_id)
 
@@ -61,12 +65,27 @@ class Attempt:
             return self._run(recorder)
 
     def _run(self, recorder: Recorder) -> Outcome:
-        data = prepare_data(self._spec)
-        wanted = self._wanted(data)
-        restoration = self._restore(data, wanted)
+        order = self._order
+        open_dataset = opener(self._db, order.folders.datasets)
+        start = warm_start(self._spec, self._db)
+        data = prepare_data(
+            self._spec,
+            open_dataset,
+            memory_bytes=order.data_memory_bytes,
+            fitted=start.preprocessing if start is not None else None,
+        )
+        wanted = self._wanted(data, start)
+        restoration = self._restore(data, wanted, start)
         trainer = restoration.trainer
         recorder.begin(trainer, restoration.restored.as_dict() if restoration.restored else None)
-        results = Results(self._order, data, trainer)
+        results = Results(
+            order,
+            data,
+            trainer,
+            tell=recorder.record,
+            must_end=lambda: self._must_end(recorder),
+            background=self._background(restoration, start),
+        )
         try:
             with self._checkpointer(restoration, wanted, recorder) as checkpointer:
                 leave = self._train(trainer, recorder, checkpointer)
@@ -74,18 +93,30 @@ class Attempt:
             return results.failed(error)
         return self._outcome(leave, results, recorder)
 
-    def _wanted(self, data: PreparedData) -> Wanted:
+    def _background(self, restoration: Restoration, start: WarmStart | None) -> Background:
+        restored, wanted = restoration.restored, self._spec.start_from
+        starts_from = (
+            None
+            if start is None or wanted is None
+            else {**wanted.model_dump(), "digest": f"sha256:{start.digest}"}
+        )
+        return Background(restored.as_dict() if restored else None, starts_from, self._amendments)
+
+    def _wanted(self, data: PreparedData, start: WarmStart | None) -> Wanted:
         order = self._order
-        identity = fingerprint(order.spec, data.digest)
+        origin = f" {start.digest}" if start is not None else ""
+        identity = fingerprint(order.spec, f"{data.identity}{origin}")
         return Wanted(order.attempt, order.recorded, identity, order.threads, order.restarted_after)
 
-    def _restore(self, data: PreparedData, wanted: Wanted) -> Restoration:
+    def _restore(self, data: PreparedData, wanted: Wanted, start: WarmStart | None) -> Restoration:
         order = self._order
         config = training_config(self._spec, data.info, order.device)
         require_memory(config)
 
         def make_trainer() -> Trainer:
             trainer = Trainer(config, data.training)
+            if start is not None:
+                start.put_into(trainer.model)
             for row in order.amendments:
                 trainer.amend(amendment(row))
             return trainer
@@ -118,6 +149,7 @@ class Attempt:
                     checkpointer.look(event, trainer)
                     for row in recorder.control.new_amendments():
                         trainer.amend(amendment(row))
+                        self._amendments.append(row)
                     if leave := self._leave(trainer, recorder):
                         break
         if leave is not None and recorder.control.cancel_keep != "nothing":
@@ -131,6 +163,11 @@ class Attempt:
         if trainer.stop_reason is not None:
             return None
         return recorder.control.leave or ("shutdown" if self._drain.asked else None)
+
+    def _must_end(self, recorder: Recorder) -> bool:
+        """Whether there is no time for what can be done later: the process may be killed any moment."""
+        control = recorder.control
+        return control.lost or control.leave == "cancel" or self._drain.asked
 
     def _outcome(self, leave: Leave | None, results: Results, recorder: Recorder) -> Outcome:
         match leave:

@@ -44,6 +44,7 @@ class Slot(Loop):
             worker=self._config.worker,
             device=self._device,
             lease_seconds=self._config.lease_seconds,
+            models=self._config.models,
         )
         if taken is not None:
             self._train(taken)
@@ -94,4 +95,5 @@ class Slot(Loop):
             lease_seconds=self._config.lease_seconds,
             threads=self._config.threads,
             log_level=self._config.log_level,
+            data_memory_bytes=self._config.data_memory_bytes,
         )

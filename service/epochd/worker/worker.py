@@ -12,6 +12,7 @@ from epochd.lifeline import at_end_of_input, exit_at_last
 from epochd.settings import Settings
 from epochd.store.database import Database
 from epochd.store.migrate import check_current
+from epochd.worker.data_memory import default_data_memory
 from epochd.worker.device_memory import DeviceMemory
 from epochd.worker.executors.local import LocalExecutor
 from epochd.worker.follower import SlotConfig
@@ -43,6 +44,7 @@ class Worker:
         self._stopped = False
         self._waker = Waker(self._db)
         self._loops: list[Loop] = []
+        self._models: tuple[str, ...] = ()
 
     def stop(self) -> None:
         """Ask the worker to give its jobs back and end; safe in a signal handler."""
@@ -56,7 +58,9 @@ class Worker:
         devices = self._devices()
         worker = worker_id()
         memory = DeviceMemory(devices)
-        presence = Presence(self._db, worker, devices, memory)
+        published = self._executor.operator_models()
+        self._models = tuple(str(one["name"]) for one in published)
+        presence = Presence(self._db, worker, devices, memory, published)
         presence.arrive()
         self._loops = [
             self._waker,
@@ -101,6 +105,9 @@ class Worker:
     def _slot(self, worker: str, device: str, slots: int) -> Slot:
         settings = self._settings
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        memory = settings.data_memory_bytes
+        if memory is None:
+            memory = default_data_memory(slots * self._share[1])
         config = SlotConfig(
             worker=worker,
             database_url=settings.resolved_database_url,
@@ -110,6 +117,8 @@ class Worker:
             retry_delay_seconds=settings.retry_delay_seconds,
             drain_seconds=DRAIN_SHARE * settings.shutdown_seconds,
             log_level=settings.log_level,
+            models=self._models,
+            data_memory_bytes=memory,
         )
         return Slot(self._db, self._executor, config, device, self._waker)
 

@@ -19,6 +19,7 @@ from typing import Any
 import psutil
 
 from epochd.jobs.complete import Outcome
+from epochd.worker.operator_models import discover
 from epochd.worker.order import AttemptOrder
 
 PRELOAD = "epochd.worker.preload"
@@ -130,6 +131,10 @@ class LocalExecutor:
         from epochd.worker.probe import probe  # noqa: PLC0415 - only where a GPU may be
 
         return probe(self._context, wanted)
+
+    def operator_models(self) -> list[dict[str, Any]]:
+        """Describe the operator's models that are installed here; those that cannot be used are told in the log."""
+        return discover(self._context)
 
     def launch(self, order: AttemptOrder) -> RunningAttempt:
         """Start a runner for one attempt."""
