@@ -28,6 +28,9 @@ API_SETTINGS = frozenset(
         "heartbeat_seconds",
         "slow_reader_seconds",
         "max_body_bytes",
+        "max_upload_bytes",
+        "max_unpacked_bytes",
+        "dataset_sources",
         "api_keys",
         "insecure",
         "mirror_tensorboard",
@@ -184,8 +187,8 @@ def _upgrade(settings: Settings) -> None:
 def _export(  # noqa: PLR0913 - each is a flag
     job: Annotated[str, typer.Argument(help="The job's id.", metavar="JOB")],
     to: Annotated[
-        Literal["tensorboard", "mlflow", "csv", "parquet"],
-        typer.Option(help="The tool, or the kind of file."),
+        Literal["tensorboard", "mlflow", "csv", "parquet", "pt2", "onnx"],
+        typer.Option(help="The tool, or the kind of file; `pt2` and `onnx` are the trained model."),
     ],
     *,
     output: Annotated[
@@ -205,12 +208,28 @@ def _export(  # noqa: PLR0913 - each is a flag
     ] = None,
     database_url: Annotated[str | None, typer.Option(help="The database. *EPOCHD_DATABASE_URL*")] = None,
 ) -> None:
-    """Write what a job recorded to TensorBoard, MLflow, CSV or Parquet; the service need not run."""
+    """Write what a job recorded to TensorBoard, MLflow, CSV or Parquet, or its model; the service need not run."""
+    settings = load_settings({"data_dir": data_dir, "database_url": database_url})
+    if to == "pt2" or to == "onnx":  # noqa: PLR1714 - as types are told apart
+        if mlflow_uri is not None or points is not None:
+            raise ConfigurationError(
+                "--mlflow-uri and --points are for what a job recorded, not for its model"
+            )
+        _export_model(settings, job, to, output or Path(), force=force)
+        return
     from epochd.mirror.export import Order  # noqa: PLC0415
     from epochd.mirror.screen import show  # noqa: PLC0415
 
-    settings = load_settings({"data_dir": data_dir, "database_url": database_url})
     show(settings, job, Order(to, output, mlflow_uri, points, force))
+
+
+def _export_model(
+    settings: Settings, job: str, kind: Literal["pt2", "onnx"], output: Path, *, force: bool
+) -> None:
+    from epochd.worker.model_file import show  # noqa: PLC0415
+
+    for line in show(settings, job, kind, output, force=force):
+        typer.echo(line)
 
 
 @app.command("demo")

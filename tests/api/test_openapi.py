@@ -23,7 +23,8 @@ ENDPOINTS = {
     "POST /v1/jobs/{job_id}/resume", "POST /v1/jobs/{job_id}/retry", "GET /v1/jobs/{job_id}/attempts",
     "GET /v1/jobs/{job_id}/iterations", "GET /v1/jobs/{job_id}/epochs", "GET /v1/jobs/{job_id}/events",
     "GET /v1/jobs/{job_id}/artifacts", "GET /v1/jobs/{job_id}/artifacts/{name}", "GET /healthz", "GET /readyz",
-    "GET /metrics",
+    "GET /metrics", "POST /v1/datasets", "GET /v1/datasets", "GET /v1/datasets/{dataset}",
+    "DELETE /v1/datasets/{dataset}", "GET /v1/models", "GET /v1/jobs/{a}/diff/{b}",
 }  # fmt: skip
 
 

@@ -7,11 +7,26 @@ from typing import Final
 
 from fastapi import APIRouter, Depends, FastAPI
 
-from epochd.api import artifacts, control, errors, events, health, jobs, metrics, openapi, polling, prometheus
+from epochd.api import (
+    artifacts,
+    control,
+    datasets,
+    diff,
+    errors,
+    events,
+    health,
+    jobs,
+    metrics,
+    models,
+    openapi,
+    polling,
+    prometheus,
+)
 from epochd.api.auth import authenticate
 from epochd.api.download import FileThreads
 from epochd.api.event_stream import Handover
 from epochd.api.feed import Feed
+from epochd.api.intake import Intake
 from epochd.api.job_board import JobBoard
 from epochd.api.patience import Patience, Patient
 from epochd.api.requests import BodyLimit
@@ -46,6 +61,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.board = JobBoard(app.state.database)
     app.state.patience = Patience(settings.slow_reader_seconds)
     app.state.file_threads = FileThreads()
+    app.state.intake = Intake(settings)
     app.state.exposition = prometheus.Exposition(app.state.database)
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
     app.add_middleware(Patient, patience=app.state.patience)
@@ -62,13 +78,14 @@ def create_app(settings: Settings) -> FastAPI:
 
 def _v1() -> APIRouter:
     v1 = APIRouter(prefix="/v1", dependencies=[Depends(authenticate)])
-    for module in (jobs, control, metrics, events, artifacts):
+    for module in (models, diff, jobs, control, metrics, events, artifacts, datasets):
         v1.include_router(module.router)
     return v1
 
 
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncGenerator[None]:
+    await asyncio.to_thread(app.state.intake.sweep, app.state.database)
     yield
     app.state.feed.close()
     await asyncio.to_thread(app.state.feed.join, FEED_CLOSING_SECONDS)

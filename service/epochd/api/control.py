@@ -125,7 +125,7 @@ def resume_job(
     responses=describe(
         {202: _shown("The job, queued.", examples.QUEUED)},
         *PROBLEMS,
-        conflicts=("job_not_done", "job_succeeded"),
+        conflicts=("job_not_done", "job_succeeded", "job_in_use", "dataset_gone", "start_from_gone"),
     ),
 )
 def retry_job(

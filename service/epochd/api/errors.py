@@ -18,6 +18,8 @@ from epochd.errors import (
     ConflictError,
     DatabaseUnavailableError,
     EpochdError,
+    InsufficientStorageError,
+    InvalidDatasetError,
     InvalidRequestError,
     NotFoundError,
     ParamError,
@@ -34,6 +36,7 @@ _REFERENCE: Final = "_epochd_reference"
 
 STATUSES: Final[dict[type[EpochdError], HTTPStatus]] = {
     InvalidRequestError: HTTPStatus.UNPROCESSABLE_ENTITY,
+    InsufficientStorageError: HTTPStatus.INSUFFICIENT_STORAGE,
     UnauthorizedError: HTTPStatus.UNAUTHORIZED,
     NotFoundError: HTTPStatus.NOT_FOUND,
     ConflictError: HTTPStatus.CONFLICT,
@@ -54,15 +57,19 @@ _CODES: Final = {
 }
 
 
-def problem(
+def problem(  # noqa: PLR0913 - the parts of a problem, all but the first three by name
     status: int,
     code: str,
     detail: str,
     *,
     errors: Sequence[ParamError] = (),
+    place: Mapping[str, str | int] | None = None,
     headers: Mapping[str, str] | None = None,
 ) -> Response:
-    """Answer with a problem; ``errors`` is written for every 422, if only as an empty list."""
+    """Answer with a problem; ``errors`` is written for every 422, if only as an empty list.
+
+    ``place`` says where in a file each of the errors is.
+    """
     body = {
         "type": "about:blank",
         "title": _TITLES.get(status) or HTTPStatus(status).phrase,
@@ -72,7 +79,8 @@ def problem(
     }
     if errors or status == HTTPStatus.UNPROCESSABLE_ENTITY:
         body["errors"] = [
-            {"param": error.param, "message": error.message, "code": error.code} for error in errors
+            {"param": error.param, "message": error.message, "code": error.code, **(place or {})}
+            for error in errors
         ]
     return Response(json.dumps(body), status, headers, PROBLEM_MEDIA_TYPE)
 
@@ -85,7 +93,8 @@ def problem_of(error: EpochdError) -> Response:
     errors = error.errors if isinstance(error, InvalidRequestError) else ()
     # A file that is missing or damaged is so in two seconds, too.
     headers = None if isinstance(error, ArchiveUnreadableError) else _HEADERS.get(status)
-    return problem(status, error.code, public_message(error), errors=errors, headers=headers)
+    place = error.place if isinstance(error, InvalidDatasetError) else None
+    return problem(status, error.code, public_message(error), errors=errors, place=place, headers=headers)
 
 
 def public_message(error: EpochdError) -> str:

@@ -26,6 +26,9 @@ PROBLEMS: Final[dict[int, dict[str, Any]]] = {
         "not_acceptable",
         "This can be had as application/json, text/csv; 'Accept' allows none of these.",
     ),
+    408: _problem(
+        408, "Request Timeout", "upload_stalled", "Nothing of the upload came for 60 s; send it again."
+    ),
     413: _problem(
         413,
         "Content Too Large",
@@ -61,6 +64,13 @@ PROBLEMS: Final[dict[int, dict[str, Any]]] = {
         "internal_error",
         "Something went wrong in the service. Its log has the details under the reference 5f3a9c1e7b20.",
     ),
+    507: _problem(
+        507,
+        "Insufficient Storage",
+        "disk_full",
+        "The disk of the service has no room for this data set; nothing of it was kept. Remove data sets or jobs, or "
+        "ask the operator.",
+    ),
     503: _problem(
         503,
         "Service Unavailable",
@@ -89,6 +99,36 @@ CONFLICTS: Final[dict[str, Example]] = {
         "The job has succeeded",
         "job_succeeded",
         f"{JOB_ID} has succeeded: there is nothing to retry; send its spec again to train it once more.",
+    ),
+    "job_in_use": _conflict(
+        "Another job starts from it",
+        "job_in_use",
+        f"job_01k9v7f6zqk3m5t8w2x4y6a8bd starts from {JOB_ID} and is not done; wait until it is, or cancel it.",
+    ),
+    "dataset_gone": _conflict(
+        "Its data set was removed",
+        "dataset_gone",
+        f"dataset_01k9v7f6zqk3m5t8w2x4y6a8bc, which {JOB_ID} trains on, was removed: bring the data set again and send "
+        "a new job.",
+    ),
+    "start_from_gone": _conflict(
+        "The weights that it starts from are gone",
+        "start_from_gone",
+        f"{JOB_ID} starts from job_01k9v7f6zqk3m5t8w2x4y6a8bd, which was deleted: send a new job that starts from "
+        "another.",
+    ),
+    "dataset_name_taken": _conflict(
+        "The name is taken",
+        "dataset_name_taken",
+        "There is a data set 'flowers' already: send another `name`, or remove that one first.",
+    ),
+    "dataset_in_use": _conflict(
+        "A job needs it",
+        "dataset_in_use",
+        f"flowers is needed by {JOB_ID}, which is not done; wait, or cancel first.",
+    ),
+    "dataset_built_in": _conflict(
+        "It is built in", "dataset_built_in", "iris is built in and cannot be removed."
     ),
     "cancel_requested": _conflict(
         "The job is being cancelled",

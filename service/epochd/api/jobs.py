@@ -177,7 +177,7 @@ def list_attempts(request: Request, job_id: JobIdDep, db: DatabaseDep, _query: N
         404,
         422,
         503,
-        conflicts=("job_not_done",),
+        conflicts=("job_not_done", "job_in_use"),
     ),
 )
 def delete_job(job_id: JobIdDep, db: DatabaseDep, settings: SettingsDep, _query: Nothing) -> Response:

@@ -12,6 +12,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 
+from epochd.api import models
 from epochd.api.health import NotReady
 from epochd.contract.problems import Problem
 from epochd.settings import Settings
@@ -36,11 +37,13 @@ TAGS: Final[list[dict[str, Any]]] = [
         "name": "jobs",
         "description": "Trainings: queue, plan, watch, amend, pause, cancel, retry and delete them.",
     },
+    {"name": "datasets", "description": "What is trained on: bring data sets, look at them, remove them."},
     {"name": "metrics", "description": "What was measured at each iteration and epoch."},
     {
         "name": "events",
         "description": "What happened to a job, in one durable, numbered sequence; polled or streamed.",
     },
+    models.TAG,
     {"name": "artifacts", "description": "The weights, and all else that a job left."},
     {"name": "monitoring", "description": "The whole service in numbers."},
     {"name": "health", "description": "For load balancers and orchestrators. Open to all."},

@@ -20,6 +20,8 @@ from epochd.api.validation import param_errors
 from epochd.errors import InvalidRequestError, ParamError, PayloadTooLargeError
 
 _BODY_HEADERS: Final = frozenset({b"content-length", b"transfer-encoding"})
+FORM: Final = "multipart/form-data"
+UPLOAD_PATH: Final = "/v1/datasets"
 UNSUPPORTED: Final = HTTPStatus.UNSUPPORTED_MEDIA_TYPE
 
 
@@ -208,7 +210,7 @@ class BodyLimit:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let a request through; reading more than allowed of its body raises ``PayloadTooLargeError``."""
-        if scope["type"] != "http" or not _may_have_body(scope):
+        if scope["type"] != "http" or not _may_have_body(scope) or _is_upload(scope):
             await self.app(scope, receive, send)
             return
         if _declared_bytes(scope) > self.max_bytes:
@@ -230,6 +232,12 @@ class BodyLimit:
         return PayloadTooLargeError(
             f"The body may have at most {self.max_bytes} bytes (EPOCHD_MAX_BODY_BYTES)."
         )
+
+
+def _is_upload(scope: Scope) -> bool:
+    # It has a limit of its own, and goes to the disk as it comes.
+    is_form: bool = dict(scope["headers"]).get(b"content-type", b"").lower().startswith(FORM.encode())
+    return is_form and (scope["method"], scope["path"]) == ("POST", UPLOAD_PATH)
 
 
 def _may_have_body(scope: Scope) -> bool:

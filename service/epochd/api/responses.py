@@ -12,11 +12,13 @@ _DESCRIPTIONS: Final[dict[int, str]] = {
     401: "No valid API key; only where keys are configured.",
     404: "There is no such job, attempt or artifact.",
     406: "`Accept` allows none of the media types on offer.",
+    408: "Nothing of the upload came for a minute.",
     413: "The body is larger than `EPOCHD_MAX_BODY_BYTES`.",
     415: "The body does not say that it is JSON.",
     416: "The range lies outside the file.",
     422: "The request cannot be carried out as it stands: `errors` has an entry for each parameter.",
     500: "An error of the service; its log has more under the reference in `detail`.",
+    507: "The disk has no room for the data set; nothing of it was kept.",
     503: "The database does not answer; try again after `Retry-After` seconds.",
 }
 _ARCHIVED: Final = (
@@ -49,7 +51,7 @@ def _conflict(codes: Sequence[str]) -> dict[str, Any]:
     listed = " or ".join(f"`{code}`" for code in codes)
     shown = {code: CONFLICTS[code] for code in codes}
     content = {"application/problem+json": {"schema": PROBLEM_SCHEMA, "examples": shown}}
-    return {"description": f"The job's state does not allow it: {listed}.", "content": content}
+    return {"description": f"The state of things does not allow it: {listed}.", "content": content}
 
 
 def _problem(status: int) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import Any, Final
 from pydantic import BaseModel
 
 from epochd.api.known_names import allowed_names, fixed_names
-from epochd.contract import spec
+from epochd.contract import datasets, models, spec
 from epochd.contract.job import AMENDABLE
 from epochd.errors import ParamError
 
@@ -111,7 +111,9 @@ def _explain(finding: Finding) -> tuple[str, str]:
 
 _FORMATS: Final = {
     spec.PRINTABLE: "text without control characters",
+    datasets.DATASET_NAME: "1 to 200 letters, digits, spaces and . _ - + ( ), beginning with a letter or digit",
     spec.TAG_KEY: "1 to 64 letters, digits, dots, dashes and underscores",
+    models.OPERATOR_MODEL: "1 to 100 letters, digits, dots, dashes and underscores, beginning with a letter",
     spec.DEVICE: "auto, cpu, cuda or cuda:0, cuda:1, …",
 }
 _OTHERS: Final[dict[str, Callable[[Mapping[str, Any], Any], tuple[str, str]]]] = {
