@@ -86,3 +86,12 @@ def test_whole_series_are_written_in_every_format():
         assert re.search(rf"^{name} +[0-9,]+ +[0-9.]+x( +[0-9.]+ MB){{2}}$", done.stdout, re.MULTILINE), (
             done.stdout
         )
+
+
+@pytest.mark.torture
+def test_uploads_are_compared_with_a_copy():
+    command = [sys.executable, str(ENGINE.with_name("uploading.py")), "--quick"]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    for name in ("CSV", "Parquet", "NPZ", "ZIP of PNG, 64x64", "CSV, 4 kB"):
+        assert re.search(rf"^{name}( +[0-9.,]+){{6}}x$", done.stdout, re.MULTILINE), done.stdout

@@ -62,7 +62,9 @@ class Subject:
     def __init__(self, body: dict[str, Any], db: Database, folder: Path, threads: int) -> None:
         self._body = {**body, "checkpoint": NO_CHECKPOINT}
         self._db = db
-        self._folders = Folders(folder / "artifacts", folder / "checkpoints", folder / "spool")
+        self._folders = Folders(
+            folder / "artifacts", folder / "checkpoints", folder / "spool", folder / "datasets"
+        )
         self._threads = threads
         self.epochs = 3
         self._results: set[tuple[tuple[str, float | None], ...]] = set()

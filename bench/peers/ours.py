@@ -82,7 +82,7 @@ def _order(db: Database, trainer: Trainer, folder: Path) -> AttemptOrder:
     submit(db, JobSpec.model_validate(body))
     taken = claim(db, worker="bench", device="cpu", lease_seconds=60)
     assert taken is not None
-    folders = Folders(folder / "artifacts", folder / "checkpoints", folder / "spool")
+    folders = Folders(folder / "artifacts", folder / "checkpoints", folder / "spool", folder / "datasets")
     order = AttemptOrder.of(taken, database_url=db.url, folders=folders, lease_seconds=60)
     return replace(order, plan=order.plan | asdict(trainer.plan))
 

@@ -105,7 +105,7 @@ def test_a_cancelled_job_that_is_retried_goes_on_from_its_newest_checkpoint(serv
     post(service, job_id, "cancel", keep="best")
     cancelled = service.wait(job_id)
     assert cancelled["status"] == "cancelled"
-    assert set(service.artifacts(job_id)) == {"model.safetensors", "model.json"}
+    assert set(service.artifacts(job_id)) == {"model.safetensors", "model.json", "receipt.json"}
     job = post(service, job_id, "retry")
     assert (job["status"], job["done"], job["stop_reason"]) == ("queued", False, None)
     service.wait(job_id, has_trained)
@@ -148,7 +148,7 @@ def test_a_paused_job_that_is_cancelled_still_gives_its_best_weights(service: An
     done = service.wait(job_id)
     assert (done["status"], done["stop_reason"]) == ("cancelled", "cancelled")
     assert 1 <= done["selected_checkpoint"]["epoch"] <= job["progress"]["epoch"]
-    assert set(service.artifacts(job_id)) == {"model.safetensors", "model.json"}
+    assert set(service.artifacts(job_id)) == {"model.safetensors", "model.json", "receipt.json"}
 
 
 def test_a_retry_from_scratch_replaces_what_was_recorded(service: Any):

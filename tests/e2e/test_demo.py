@@ -69,7 +69,11 @@ def test_the_table_says_what_came_out(printed: tuple[str, Path]):
 
 def test_the_weights_are_where_it_says(printed: tuple[str, Path]):
     text, output = printed
-    assert sorted(path.name for path in output.iterdir()) == ["model.json", "model.safetensors"]
+    assert sorted(path.name for path in output.iterdir()) == [
+        "model.json",
+        "model.safetensors",
+        "receipt.json",
+    ]
     for path in output.iterdir():
         assert f"epochd-demo/{path.name}" in text
         assert hashlib.sha256(path.read_bytes()).hexdigest()[:16] in text

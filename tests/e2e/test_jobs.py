@@ -127,7 +127,7 @@ def test_the_weights_give_the_selected_value_with_torch_alone(service: Any, digi
 def test_artifacts_are_listed_with_the_digest_of_what_is_downloaded(service: Any, digits: dict[str, Any]):
     listed = service.client.get(f"/v1/jobs/{digits['id']}/artifacts").json()["data"]
     files = service.artifacts(digits["id"])
-    assert set(files) == {"model.safetensors", "model.json"}
+    assert set(files) == {"model.safetensors", "model.json", "receipt.json"}
     for entry in listed:
         content = files[entry["name"]]
         assert (entry["bytes"], entry["sha256"]) == (len(content), hashlib.sha256(content).hexdigest())

@@ -141,7 +141,7 @@ def test_an_api_alone_and_a_worker_alone(
     worker = start_command("worker", "--database-url", database_url, "--data-dir", str(data_dir))
     assert service.wait(job_id)["status"] == "succeeded"
     assert service.client.get("/readyz").status_code == 200
-    assert set(service.artifacts(job_id)) == {"model.safetensors", "model.json"}
+    assert set(service.artifacts(job_id)) == {"model.safetensors", "model.json", "receipt.json"}
     assert worker.end() == 0
     assert worker.processes() == []
     wait_until(lambda: service.client.get("/readyz").status_code == 503, "the worker has signed off")

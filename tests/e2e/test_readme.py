@@ -17,15 +17,16 @@ from pydantic import SecretStr
 from tests.e2e.conftest import Service
 
 from epochd.contract.job import Job
-from epochd.contract.spec import EarlyStopping
+from epochd.contract.spec import EarlyStopping, JobSpec
 from epochd.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text()
+PAGES = "\n".join([README, *(page.read_text() for page in sorted((ROOT / "docs").glob("*.md")))])
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+def blocks(language: str, text: str = README) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
 
 
 def commands() -> list[list[str]]:
@@ -36,12 +37,12 @@ def commands() -> list[list[str]]:
 
 @pytest.fixture(scope="module")
 def shell(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str, Path]]:
-    """Run all curl lines in one shell, in the order of the page, against one service."""
+    """Run all curl lines of all pages in one shell, in their order, against one service."""
     directory = tmp_path_factory.mktemp("readme")
     data = directory / "epochd-data"  # where it is by default
     service = Service(directory, f"sqlite:///{data / 'epochd.db'}", data)
     try:
-        script = "\n".join(["set -euo pipefail", *blocks("sh")])
+        script = "\n".join(["set -euo pipefail", *blocks("sh", PAGES)])
         script = re.sub(r"^curl ", "curl --fail-with-body ", script, flags=re.MULTILINE)
         done = subprocess.run(
             ["bash", "-c", script.replace("http://127.0.0.1:8000", service.url)],
@@ -63,7 +64,7 @@ def shell(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str, 
 def test_every_curl_line_works(shell: tuple[str, str, Path]):
     output, errors, directory = shell
     assert errors == ""
-    assert len(re.findall(r"^\s*(?:\w+=\$\()?curl ", "\n".join(blocks("sh")), re.MULTILINE)) >= 14
+    assert len(re.findall(r"^\s*(?:\w+=\$\()?curl ", "\n".join(blocks("sh", PAGES)), re.MULTILINE)) >= 20
     job = json.loads((directory / "job.json").read_text())
     assert job["plan"]["iterations_per_epoch"] == 23
     assert "event: iterations" in output
@@ -74,7 +75,7 @@ def test_every_curl_line_works(shell: tuple[str, str, Path]):
 def test_the_answer_looks_like_this(shell: tuple[str, str, Path]):
     output, _, _ = shell
     shown = json.loads(blocks("json")[0])
-    done = [json.loads(line) for line in re.findall(r'\{"id":.*?"cancel_requested_at":[^}]*\}', output)]
+    done = [json.loads(line) for line in re.findall(r'\{"id":"job_.*?"cancel_requested_at":[^}]*\}', output)]
     (answer,) = [job for job in done if job["stop_reason"] == shown["stop_reason"]][:1]
     Job.model_validate({**shown, "spec": answer["spec"]})
     assert list(shown) == list(answer)
@@ -85,7 +86,7 @@ def test_the_answer_looks_like_this(shell: tuple[str, str, Path]):
 
 def test_the_weights_predict_with_torch_alone(shell: tuple[str, str, Path]):
     _, _, directory = shell
-    (example,) = blocks("python")
+    example = blocks("python")[0]
     assert len([line for line in example.splitlines() if line.strip()]) <= 15
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", example],
@@ -115,6 +116,30 @@ def test_the_early_stopping_object_is_the_one_of_the_contract():
     shown = json.loads(blocks("json")[1])
     assert shown.keys() == EarlyStopping.model_fields.keys()
     EarlyStopping.model_validate(shown)
+
+
+def test_every_link_leads_somewhere():
+    for page in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")):
+        for target in re.findall(r"\]\((?!https?:)([^)]+)\)", page.read_text()):
+            path, _, heading = target.partition("#")
+            linked = (page.parent / path if path else page).read_text()
+            headings = [
+                re.sub(r"[^a-z0-9 -]", "", line.lower()).strip().replace(" ", "-")
+                for line in re.findall(r"^#+ (.*)$", linked, re.MULTILINE)
+            ]
+            assert not heading or heading in headings, (page.name, target)
+
+
+def test_every_json_example_is_json():
+    for block in blocks("json", PAGES):
+        assert json.loads(block), block
+
+
+def test_every_spec_in_the_pages_is_one():
+    specs = [one for one in map(json.loads, blocks("json", PAGES)) if "dataset" in one and "epochs" in one]
+    assert len(specs) >= 3
+    for spec in specs:
+        JobSpec.model_validate(spec)
 
 
 def test_every_make_target_exists():
@@ -179,13 +204,3 @@ def _shown(default: Any) -> str:
     if isinstance(default, bool):
         return "off"
     return f"`{default:g}`" if isinstance(default, float) else f"`{default}`"
-
-
-def test_the_links_lead_somewhere():
-    links = re.findall(r"\]\(([^)]+)\)", README)
-    assert links
-    headings = {
-        heading.lower().replace(" ", "-") for heading in re.findall(r"^#+ (.+)$", README, re.MULTILINE)
-    }
-    for link in links:
-        assert link[1:] in headings if link.startswith("#") else (ROOT / link).exists(), link
