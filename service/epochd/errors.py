@@ -87,6 +87,11 @@ class IdempotencyKeyReusedError(InvalidRequestError):
 
     code = "idempotency_key_reused"
 
+    @classmethod
+    def because(cls, message: str) -> "IdempotencyKeyReusedError":
+        """Make the error; the message says what the key was used for, and what to send instead."""
+        return cls(message, (ParamError("Idempotency-Key", message, cls.code),))
+
 
 class InvalidDatasetError(InvalidRequestError):
     """A file that cannot be read as a data set, or not as the one that was described.

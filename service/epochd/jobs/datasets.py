@@ -21,7 +21,7 @@ from typing import Any, Final
 from ulid import ULID
 
 from epochd.datasets import catalogue
-from epochd.errors import ConflictError, DuplicateKeyError, IdempotencyKeyReusedError, ParamError
+from epochd.errors import ConflictError, DuplicateKeyError, IdempotencyKeyReusedError
 from epochd.jobs.lifecycle import DONE
 from epochd.jobs.use import ID_PREFIX
 from epochd.store import datasets
@@ -184,9 +184,7 @@ def _replay(tx: Transaction, key: str | None, digest: str) -> Registered | None:
             f"Idempotency-Key {key!r} was used before with another file or other fields; send a new key for a new "
             "data set."
         )
-        raise IdempotencyKeyReusedError(
-            message, (ParamError("Idempotency-Key", message, "idempotency_key_reused"),)
-        )
+        raise IdempotencyKeyReusedError.because(message)
     return Registered(row, created=False)
 
 

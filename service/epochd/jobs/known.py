@@ -25,16 +25,25 @@ class KnownDataset:
 
 
 class Known:
-    """Looks up what a spec refers to. Without a transaction only what is built in is known."""
+    """Looks up what a spec refers to, a data set once. Without a transaction only what is built in is known."""
 
     def __init__(self, tx: Transaction | None = None) -> None:
         self._tx = tx
+        # A spec is resolved and planned in several steps, each of which asks; columns and values may be thousands.
+        self._datasets: dict[str, KnownDataset] = {}
 
     def dataset(self, name: str, param: str = "dataset") -> KnownDataset:
         """Find a data set by its id or name.
 
         Raises ``InvalidRequestError`` (code ``unknown_dataset``, at ``param``) when there is none.
         """
+        if name not in self._datasets:
+            found = self._find_dataset(name, param)
+            # A resolved spec has the id where the caller's had the name.
+            self._datasets |= {name: found, found.id: found}
+        return self._datasets[name]
+
+    def _find_dataset(self, name: str, param: str) -> KnownDataset:
         row = self._brought(name)
         if row is not None:
             return KnownDataset(row.id, replace(DatasetInfo.from_dict(row.info), name=row.name), row.number)

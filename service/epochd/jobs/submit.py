@@ -9,7 +9,7 @@ from ulid import ULID
 from epochd.contract.job import Plan as PlanModel
 from epochd.contract.job import PlannedJob
 from epochd.contract.spec import JobSpec
-from epochd.errors import DuplicateKeyError, IdempotencyKeyReusedError, ParamError
+from epochd.errors import DuplicateKeyError, IdempotencyKeyReusedError
 from epochd.jobs import operator_models, use, warm_start
 from epochd.jobs.known import Known
 from epochd.jobs.resolve import advice_of, plan_of, resolve
@@ -71,9 +71,7 @@ def _replay(tx: Transaction, key: str | None, digest: str) -> Submitted | None:
         return None
     if row.request_digest != digest:
         message = f"Idempotency-Key {key!r} was used before with another body; send a new key for a new job."
-        raise IdempotencyKeyReusedError(
-            message, (ParamError("Idempotency-Key", message, "idempotency_key_reused"),)
-        )
+        raise IdempotencyKeyReusedError.because(message)
     return Submitted(row, created=False)
 
 

@@ -7,12 +7,11 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, func, select
 
-from epochd.errors import InvalidRequestError, NotFoundError, ParamError
+from epochd.errors import NotFoundError
+from epochd.store.cursors import number_of
 from epochd.store.database import Transaction
 from epochd.store.tables import datasets, job_datasets, jobs
 from epochd.store.types import now
-
-MAX_NUMBER = 2**63 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,17 +107,9 @@ def page(tx: Transaction, *, limit: int, after: str | None = None) -> tuple[list
         InvalidRequestError: when ``after`` is no cursor that came from here.
 
     """
-    query = _ALL if after is None else _ALL.where(datasets.c.number < _cursor(after))
+    query = _ALL if after is None else _ALL.where(datasets.c.number < number_of(after))
     rows = [DatasetRow(*row) for row in tx.execute(query.order_by(datasets.c.number.desc()).limit(limit + 1))]
     return rows[:limit], str(rows[limit - 1].number) if len(rows) > limit else None
-
-
-def _cursor(after: str) -> int:
-    if after.isascii() and after.isdigit() and int(after) <= MAX_NUMBER:
-        return int(after)
-    raise InvalidRequestError.of(
-        ParamError("after", "must be the `next` of an earlier page of this list", "invalid_cursor")
-    )
 
 
 def delete(tx: Transaction, number: int) -> None:

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 from sqlalchemy import bindparam, insert, select, update
 
 from epochd.errors import NotFoundError
+from epochd.store.cursors import MAX_NUMBER
 from epochd.store.database import Transaction
-from epochd.store.jobs import MAX_NUMBER
 from epochd.store.rows import dump, insert_many
 from epochd.store.tables import events, jobs
 from epochd.store.types import UtcTime, now

@@ -14,15 +14,14 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, Select, Update, and_, bindparam, func, null, or_, select, true, update
 
-from epochd.errors import InvalidRequestError, NotFoundError, ParamError
+from epochd.errors import NotFoundError
 from epochd.store import amendments
 from epochd.store.amendments import AmendmentRow
+from epochd.store.cursors import number_of
 from epochd.store.curve import Recorded, recorded
 from epochd.store.database import Transaction
 from epochd.store.tables import attempts, jobs
 from epochd.store.types import now, seconds_from_now
-
-MAX_NUMBER = 2**63 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,7 +207,7 @@ def page(  # noqa: PLR0913 - the filters are named
     """
     query = _matching(statuses, name, tags or {})
     if after is not None:
-        query = query.where(jobs.c.number < _cursor(after))
+        query = query.where(jobs.c.number < number_of(after))
     rows = [JobRow(*row) for row in tx.execute(query.order_by(jobs.c.number.desc()).limit(limit + 1))]
     following = str(rows[limit - 1].number) if len(rows) > limit else None
     return rows[:limit], following
@@ -224,14 +223,6 @@ def _matching(statuses: Sequence[str], name: str | None, tags: Mapping[str, str 
         stored = jobs.c.tags[key].as_string()
         query = query.where(stored.is_not(None) if value is None else stored == value)
     return query
-
-
-def _cursor(after: str) -> int:
-    if after.isascii() and after.isdigit() and int(after) <= MAX_NUMBER:
-        return int(after)
-    raise InvalidRequestError.of(
-        ParamError("after", "must be the `next` of an earlier page of this list", "invalid_cursor")
-    )
 
 
 def delete(tx: Transaction, job_id: str) -> None:
