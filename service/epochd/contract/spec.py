@@ -1,8 +1,9 @@
 """The job spec: what a caller asks for. Defaults that depend on the data set are filled in by ``jobs.resolve``."""
 
+import json
 from typing import Annotated, Any, Literal
 
-from pydantic import Discriminator, Field, StringConstraints, Tag
+from pydantic import BeforeValidator, Discriminator, Field, StringConstraints, Tag
 
 from epochd.contract.base import Request
 from epochd.contract.models import Model
@@ -188,6 +189,24 @@ class StartFrom(Request):
     """`best`: the weights in its artifacts; `last`: those after its last iteration."""
 
 
+def _auto(value: Any) -> Any:
+    if value != "auto":
+        raise ValueError(f'must be a number of at least 0, or "auto"; got {json.dumps(value)[:80]}')
+    return value
+
+
+def _number_or_auto(value: Any) -> str:
+    return "auto" if isinstance(value, str) else "number"
+
+
+Patience = Annotated[int, Field(ge=0, le=MAX_EPOCHS)]
+MinDelta = Annotated[
+    Annotated[float, Field(ge=0, le=1e12), Tag("number")]
+    | Annotated[Literal["auto"], BeforeValidator(_auto), Tag("auto")],
+    Discriminator(_number_or_auto),
+]
+
+
 class EarlyStopping(Request):
     """Stop when the monitored metric has not improved for `patience` epochs."""
 
@@ -195,10 +214,10 @@ class EarlyStopping(Request):
     """An epoch metric; by default `validation_loss`, without validation an error."""
     mode: Literal["min", "max"] | None = None
     """By default `min` for a loss or an error and `max` for any other metric."""
-    patience: Annotated[int, Field(ge=0, le=MAX_EPOCHS)] = 5
+    patience: Patience = 5
     """Epochs without improvement after which training stops."""
-    min_delta: Annotated[float, Field(ge=0, le=1e12)] = 0.0
-    """A change of the metric up to this much is no improvement."""
+    min_delta: MinDelta = 0.0
+    """A change of the metric up to this much is no improvement. `auto`: as much as its own variation explains."""
     start_epoch: Annotated[int, Field(ge=1, le=MAX_EPOCHS)] = 1
     """The first epoch that is looked at."""
     target: float | None = None

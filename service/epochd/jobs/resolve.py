@@ -19,6 +19,7 @@ from epochd.jobs.known import BUILT_IN, Known
 from epochd.training.advice import advise
 from epochd.training.metric_names import better
 from epochd.training.plan import Plan, make_plan
+from epochd.training.variation import LEAST
 
 DEFAULT_CLASSES = 2
 DEFAULT_TARGETS = 1
@@ -174,6 +175,8 @@ def _policy_advice(spec: JobSpec) -> list[Advice]:
     policy = spec.early_stopping
     if policy and policy.target is None and policy.patience > spec.epochs - policy.start_epoch:
         found.append(_never_stops(spec, policy))
+    if policy and policy.min_delta == "auto" and _validations(spec, policy) <= LEAST:
+        found.append(_never_measured(spec, policy))
     schedule = spec.schedule if isinstance(spec.schedule, PlateauSchedule) else None
     for param, watch in (("early_stopping.mode", policy), ("schedule.mode", schedule)):
         if watch and watch.monitor and watch.mode != better(watch.monitor):
@@ -189,6 +192,23 @@ def _never_stops(spec: JobSpec, policy: EarlyStopping) -> Advice:
             f"A patience of {policy.patience} epochs from epoch {policy.start_epoch} on never ends a "
             f"training of {spec.epochs} epochs early, though the best epoch is still kept. Lower the "
             "patience or raise epochs."
+        ),
+    )
+
+
+def _validations(spec: JobSpec, policy: EarlyStopping) -> int:
+    """How many epochs the policy looks at, at most."""
+    every = spec.validation.every_epochs if spec.validation and str(policy.monitor)[:6] != "train_" else 1
+    return spec.epochs // every - (policy.start_epoch - 1) // every
+
+
+def _never_measured(spec: JobSpec, policy: EarlyStopping) -> Advice:
+    return Advice(
+        code="min_delta_not_measured",
+        param="early_stopping.min_delta",
+        message=(
+            f"min_delta auto is measured from {LEAST} values of {policy.monitor}, and this training has only "
+            f"{_validations(spec, policy)}: any gain will count as an improvement. Raise epochs or send a number."
         ),
     )
 

@@ -75,12 +75,15 @@ class ScheduleConfig:
 
 @dataclass(frozen=True, slots=True)
 class EarlyStoppingConfig:
-    """When to stop, and whether the best weights come out."""
+    """When to stop, and whether the best weights come out.
+
+    ``min_delta`` is a number, or ``"auto"``: measured, see ``EarlyStopping``.
+    """
 
     monitor: str = "validation_loss"
     mode: Mode = "min"
     patience: int = 5
-    min_delta: float = 0.0
+    min_delta: float | Literal["auto"] = 0.0
     start_epoch: int = 1
     target: float | None = None
     restore_best: bool = True

@@ -5,6 +5,9 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from epochd.training.config import EarlyStoppingConfig, Mode
+from epochd.training.variation import Variation
+
+StoppingReason = Literal["early_stopped", "target_reached"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -12,7 +15,8 @@ class EarlyStoppingState:
     """What early stopping has seen and decided after an epoch.
 
     ``best_value`` and ``best_epoch`` are None until the metric had a finite value. ``message`` says in words
-    how long there was no improvement, or why training stops; None while the metric improves.
+    how long there was no improvement, or why training stops; None while the metric improves. ``min_delta`` is the
+    one that the last value was compared with; None while it is to be measured and cannot be yet.
     """
 
     monitor: str
@@ -24,6 +28,7 @@ class EarlyStoppingState:
     stopped: bool = False
     stopped_epoch: int | None = None
     message: str | None = None
+    min_delta: float | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """The same as JSON-ready values."""
@@ -85,15 +90,45 @@ class EarlyStopping:
     improvement), or from ``start_epoch - 1`` when none did. A patience of 0 acts as 1. Training stops only at
     an epoch whose metric was measured; NaN and infinity count as measured, but never as an improvement.
     Nothing is counted before ``first_epoch``, the first that will be looked at.
+
+    A ``min_delta`` of ``"auto"`` is measured: it is the gain over the reference that the metric's own variation
+    exceeds in no more than 5 % of cases, see ``variation.Variation``; from the newest 64 values before the one that
+    is judged, ``start_epoch`` or later. Until there are 9, any gain is an improvement. Real gains that are smaller
+    than the noise count once they add up, for they are measured from the reference: within ``patience`` epochs they
+    must come to some 3 standard deviations of the noise. The best epoch is the best of all, whatever ``min_delta``.
     """
 
     def __init__(self, config: EarlyStoppingConfig, first_epoch: int = 1) -> None:
         self.config = config
-        self.stop_reason: Literal["early_stopped", "target_reached"] | None = None
+        self.stop_reason: StoppingReason | None = None
         self._best = BestEpoch(config.monitor, config.mode, config.start_epoch)
+        self._variation = Variation()
         self._reference: float | None = None
         self._improved_epoch = max(config.start_epoch, first_epoch) - 1
-        self._state = EarlyStoppingState(config.monitor, config.mode, config.patience)
+        self._state = EarlyStoppingState(
+            config.monitor, config.mode, config.patience, min_delta=self.min_delta
+        )
+
+    @property
+    def best(self) -> BestEpoch:
+        """The best epoch so far."""
+        return self._best
+
+    @property
+    def min_delta(self) -> float | None:
+        """What the next value is compared with; None: to be measured, from more values than there are yet."""
+        told = self.config.min_delta
+        return self._variation.least_gain if told == "auto" else told
+
+    def earliest_stop(self, after: int) -> int:
+        """The first epoch beyond ``after`` at which it may stop, if each is measured and nothing improves.
+
+        With a ``target`` that is the first one looked at, which may reach it.
+        """
+        first = max(after + 1, self.config.start_epoch)
+        if self.config.target is not None:
+            return first
+        return max(first, self._improved_epoch + max(self.config.patience, 1))
 
     def watches_same(self, config: EarlyStoppingConfig) -> bool:
         """Whether ``config`` is about the same metric and mode."""
@@ -109,6 +144,7 @@ class EarlyStopping:
         if not self.watches_same(config):
             return other
         other._best = self._best.starting(config.start_epoch)
+        other._variation = self._variation.starting(config.start_epoch)
         if self._improved_epoch >= config.start_epoch:
             other._reference = self._reference
         other._improved_epoch = max(min(self._improved_epoch, next_epoch - 1), config.start_epoch - 1)
@@ -124,21 +160,37 @@ class EarlyStopping:
 
         Once stopped, further epochs change nothing.
         """
-        if self._state.stopped:
-            return self._state
+        if not self._state.stopped:
+            min_delta = self.min_delta
+            self.decide(epoch, value)
+            self._state = self._describe(epoch, min_delta)
+        return self._state
+
+    def decide(self, epoch: int, value: float | None) -> StoppingReason | None:
+        """Do what ``update`` does, but for ``state``, which stays as it is; give the reason to stop, if there is one.
+
+        Not to be called once stopped.
+        """
         self._best.update(epoch, value)
         if epoch >= self.config.start_epoch and value is not None:
             self._look(epoch, value)
-        self._state = self._describe(epoch)
-        return self._state
+        return self.stop_reason
 
     def _look(self, epoch: int, value: float) -> None:
-        if is_better(value, self._reference, self.config.mode, self.config.min_delta):
+        if self._improves(value):
             self._reference, self._improved_epoch = value, epoch
+        self._variation.add(epoch, value)
         if self._reaches_target(value):
             self.stop_reason = "target_reached"
         elif epoch - self._improved_epoch >= max(self.config.patience, 1):
             self.stop_reason = "early_stopped"
+
+    def _improves(self, value: float) -> bool:
+        mode = self.config.mode
+        # Most values are no gain at all, and need no measured min_delta.
+        return is_better(value, self._reference, mode) and is_better(
+            value, self._reference, mode, self.min_delta or 0.0
+        )
 
     def _reaches_target(self, value: float) -> bool:
         target = self.config.target
@@ -146,7 +198,7 @@ class EarlyStopping:
             return False
         return value <= target if self.config.mode == "min" else value >= target
 
-    def _describe(self, epoch: int) -> EarlyStoppingState:
+    def _describe(self, epoch: int, min_delta: float | None) -> EarlyStoppingState:
         stopped = self.stop_reason is not None
         described = replace(
             self._state,
@@ -155,6 +207,7 @@ class EarlyStopping:
             epochs_without_improvement=max(epoch - self._improved_epoch, 0),
             stopped=stopped,
             stopped_epoch=epoch if stopped else None,
+            min_delta=min_delta,
         )
         return replace(described, message=self._message(described))
 
@@ -166,7 +219,8 @@ class EarlyStopping:
         waited = state.epochs_without_improvement
         if waited == 0:
             return None
-        by = f" by more than {_number(config.min_delta)}" if config.min_delta else ""
+        measured = " (its noise)" if config.min_delta == "auto" else ""
+        by = f" by more than {_number(state.min_delta)}{measured}" if state.min_delta else ""
         best = (
             f"best {_number(state.best_value)} at epoch {state.best_epoch}"
             if state.best_epoch
@@ -182,13 +236,15 @@ class EarlyStopping:
             "best": self._best.state_dict(),
             "reference": self._reference,
             "improved_epoch": self._improved_epoch,
+            "recent": self._variation.state(),
             "stop_reason": self.stop_reason,
             "state": self._state.as_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from what ``state_dict`` gave."""
+        """Continue from what ``state_dict`` gave; earlier versions' says nothing of recent values."""
         self._best.load_state_dict(state["best"])
+        self._variation = Variation.of_state(state.get("recent", ()))
         self._reference = state["reference"]
         self._improved_epoch = state["improved_epoch"]
         self.stop_reason = state["stop_reason"]
