@@ -69,4 +69,6 @@ def test_a_job_that_was_never_begun_has_trained_nothing(create):
         "elapsed_seconds": None,
         "eta_seconds": None,
         "metrics_lag_seconds": None,
+        "micro_batch_size": None,
+        "peak_memory_bytes": None,
     }

@@ -60,8 +60,8 @@ def train(case: Case, *, by_autograd: bool) -> Trained:
     optimizer = make_optimizer(OptimizerConfig("sgd", momentum=0.9), flat.values, flat.gradient)
     # As a function the model is nothing that could be written out.
     forward = model.forward if by_autograd else model
-    update = WeightUpdate(forward, loss_function(case.loss), flat, optimizer, case.clip_norm)
-    assert isinstance(update._differentiate, Autograd) == by_autograd
+    update = WeightUpdate(forward, loss_function(case.loss), flat, optimizer, case.clip_norm, model=model)
+    assert isinstance(update.differentiate, Autograd) == by_autograd
     losses, norms = (torch.zeros(len(case.mini_batches)) for _ in range(2))
     torch.manual_seed(7)
     outputs = [
@@ -268,7 +268,7 @@ def test_autograd_does_what_is_not_written_out(modules):
     assert backpropagation(model, loss) is None
     before = flat.values.clone()
     slots = torch.zeros(2)
-    outputs = WeightUpdate(model, loss, flat, optimizer, None)(
+    outputs = WeightUpdate(model, loss, flat, optimizer, None, model=model)(
         torch.randn(6, 4), torch.randint(0, 2, (6,)), LEARNING_RATE, slots[0], slots[1]
     )
     assert outputs.shape == (6, 2)

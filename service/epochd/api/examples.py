@@ -145,6 +145,8 @@ JOB: Final[dict[str, Any]] = {
         "elapsed_seconds": 1.1,
         "eta_seconds": 0.0,
         "metrics_lag_seconds": 0.0,
+        "micro_batch_size": None,
+        "peak_memory_bytes": 412876800,
     },
     "metrics": _METRICS,
     "early_stopping": {
@@ -157,6 +159,7 @@ JOB: Final[dict[str, Any]] = {
         "stopped": True,
         "stopped_epoch": 32,
         "message": "validation_loss has not improved on 0.0862 (epoch 27) for 5 epochs.",
+        "min_delta": 0.0,
     },
     "diagnosis": {
         "verdict": "good_fit",

@@ -14,6 +14,7 @@ EventType = Literal[
     "checkpoint.restored",
     "checkpoint.failed",
     "spec.amended",
+    "memory.reduced",
     "export.completed",
     "export.failed",
     "job.paused",
@@ -53,6 +54,11 @@ EVENT_DATA: Final[dict[EventType, str]] = {
     "checkpoint.failed": "`code`, `message`: it could not be written; training goes on without it",
     "spec.amended": (
         "`changes` (dotted field: new value), `epoch` and `iteration` (the newest completed when it took effect)"
+    ),
+    "memory.reduced": (
+        "`epoch`, `iteration` (the one that did not fit into memory, done all the same), `batch_size`, "
+        "`micro_batch_size` (the most samples that go together from now on), `micro_batches` (how many make up a "
+        "mini-batch), `batch_statistics` (the model has batch normalisation, which sees micro-batches)"
     ),
     "export.completed": (
         "`name` of the artifact, `bytes`, and how it was checked: over `samples` samples of the `split` its outputs "

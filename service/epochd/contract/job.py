@@ -66,6 +66,11 @@ class Progress(Response):
     elapsed_seconds: float | None
     eta_seconds: float | None
     metrics_lag_seconds: float | None
+    micro_batch_size: int | None
+    """At most so many samples go together, because a mini-batch did not fit into memory; `null`: whole mini-batches."""
+    peak_memory_bytes: int | None
+    """The most that the newest attempt has held: on a GPU what its tensors took; on the CPU the whole process, with
+    PyTorch and the data set in it. `null`: not known."""
 
 
 class EarlyStoppingState(Response):
@@ -80,6 +85,8 @@ class EarlyStoppingState(Response):
     stopped: bool
     stopped_epoch: int | None
     message: str | None
+    min_delta: float | None = None
+    """What the last value was compared with: measured, where the spec says `auto`; null until it can be."""
 
 
 class Suggestion(Response):

@@ -33,7 +33,7 @@ def to_job(row: JobRow) -> Job:
             "early_stopping": row.early_stopping or _early_stopping_before(row.spec),
             "diagnosis": row.diagnosis or NOTHING_SEEN,
             "selected_checkpoint": row.selected_checkpoint,
-            "advice": row.advice,
+            "advice": [*row.advice, *_about_micro_batches(row)],
             "error": row.error,
             "attempt": row.attempt,
             "worker": row.worker,
@@ -78,7 +78,23 @@ def _progress(row: JobRow) -> dict[str, Any]:
         "elapsed_seconds": measured.get("elapsed_seconds"),
         "eta_seconds": 0.0 if is_done(row.status) else measured.get("eta_seconds"),
         "metrics_lag_seconds": _lag_seconds(row, measured),
+        "micro_batch_size": (measured.get("micro_batches") or {}).get("size"),
+        "peak_memory_bytes": measured.get("peak_memory_bytes"),
     }
+
+
+def _about_micro_batches(row: JobRow) -> list[dict[str, str]]:
+    """What to say once training has split mini-batches of a model that takes statistics from them."""
+    split = (row.progress or {}).get("micro_batches")
+    if not split or not split["batch_statistics"]:
+        return []
+    message = (
+        f"Mini-batches of {row.plan['batch_size']} did not fit into memory and are worked through in micro-batches of "
+        f"at most {split['size']}. Batch normalisation takes its mean and deviation from each of them, so that this "
+        f"training differs from one whose mini-batches fit. A batch size of {split['size']} or a larger machine makes "
+        "it one that can be compared."
+    )
+    return [{"code": "batch_norm_sees_micro_batches", "param": "batch_size", "message": message}]
 
 
 def _lag_seconds(row: JobRow, measured: dict[str, Any]) -> float | None:
@@ -107,4 +123,5 @@ def _early_stopping_before(spec: dict[str, Any]) -> dict[str, Any] | None:
         "stopped": False,
         "stopped_epoch": None,
         "message": None,
+        "min_delta": None if policy["min_delta"] == "auto" else policy["min_delta"],
     }

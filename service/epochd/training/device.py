@@ -90,6 +90,14 @@ class Randomness:
         for device, cuda_state in zip(self._cuda, state[1:], strict=True):
             torch.cuda.set_rng_state(cuda_state, device)
 
+    def remember(self) -> None:
+        """Keep the global state as it is now."""
+        self._state = self._get()
+
+    def restore(self) -> None:
+        """Make the global state what is kept here."""
+        self._set(self._state)
+
     def swap(self) -> None:
         """Exchange the state that is kept here with the global one."""
         current = self._get()
@@ -115,14 +123,21 @@ def memory_errors() -> Iterator[None]:
     try:
         yield
     except (RuntimeError, MemoryError) as error:
-        if not _is_out_of_memory(error):
+        if not is_out_of_memory(error):
             raise
         raise OutOfMemoryError(
             f"The model, the data or a mini-batch does not fit into memory: {_first_line(error)}"
         ) from error
 
 
-def _is_out_of_memory(error: BaseException) -> bool:
+def give_memory_back(device: torch.device) -> None:
+    """Return what torch keeps of freed memory, so that other sizes can be taken from it."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether torch or Python says by it that memory ran out."""
     # The CPU allocator raises a bare RuntimeError: only its text tells.
     text = str(error).lower()
     return (

@@ -6,6 +6,7 @@ from contextlib import closing
 import torch
 from torch import Tensor, nn
 
+from epochd.training import device as devices
 from epochd.training.checks import check_outputs
 from epochd.training.data import SplitOnDevice
 from epochd.training.extra_metrics import ExtraMetrics
@@ -19,7 +20,8 @@ ACTIVATION_ELEMENTS = 2**20
 class Evaluation:
     """Evaluates ``model`` on ``samples``: in order, in float32, in evaluation mode, drawing no randomness.
 
-    The same weights always give the same values.
+    The same weights always give the same values. ``batch_size`` samples go together; when they do not fit into memory,
+    it is halved until they do.
     """
 
     def __init__(  # noqa: PLR0913 - what is evaluated on what, and how
@@ -36,11 +38,21 @@ class Evaluation:
         self._samples = samples
         self._loss = loss
         self._make_metric = make_metric
-        self._batch_size = batch_size
+        self.batch_size = batch_size
         self._make_extra = make_extra
 
     def run(self) -> tuple[float, float, dict[str, float]]:
         """The mean loss over the samples, their metric, and the extra ones by name."""
+        while True:
+            try:
+                return self._run()
+            except (RuntimeError, MemoryError) as error:
+                if self.batch_size == 1 or not devices.is_out_of_memory(error):
+                    raise
+            self.batch_size = -(-self.batch_size // 2)
+            devices.give_memory_back(self._samples.device)
+
+    def _run(self) -> tuple[float, float, dict[str, float]]:
         metric = self._make_metric()
         extra = None if self._make_extra is None else self._make_extra()
         training = self._model.training
@@ -55,7 +67,7 @@ class Evaluation:
     def _summed_loss(self, metric: Metric, extra: ExtraMetrics | None) -> Tensor:
         # One float64 sum on the device: fetching each mini-batch's loss would be a synchronisation each.
         total = torch.zeros((), dtype=torch.float64, device=self._samples.device)
-        with closing(self._samples.in_order(self._batch_size)) as mini_batches:
+        with closing(self._samples.in_order(self.batch_size)) as mini_batches:
             for x, y in mini_batches:
                 outputs = self._model(x)
                 check_outputs(outputs, y)

@@ -1,7 +1,7 @@
 """What the engine yields. All numbers are plain Python or numpy: no tensor leaves the engine."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
 import numpy as np
@@ -85,6 +85,26 @@ class AmendmentApplied:
 
 
 @dataclass(frozen=True, slots=True)
+class MemoryReduced:
+    """A mini-batch did not fit into memory: from ``iteration`` on, at most ``micro_batch_size`` samples go together.
+
+    That iteration is done, with the same weight update that the whole mini-batch would have made; where the model
+    has ``batch_statistics``, only nearly so. A mini-batch of ``batch_size`` becomes so many ``micro_batches``.
+    """
+
+    epoch: int
+    iteration: int
+    batch_size: int
+    micro_batch_size: int
+    micro_batches: int
+    batch_statistics: bool
+
+    def as_dict(self) -> dict[str, Any]:
+        """The same as JSON-ready values."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
 class Stopped:
     """The last event: why training ended, and after which epoch and iteration."""
 
@@ -114,4 +134,4 @@ class Selection:
         }
 
 
-Event = IterationsCompleted | EpochCompleted | AmendmentApplied | Stopped
+Event = IterationsCompleted | EpochCompleted | AmendmentApplied | MemoryReduced | Stopped

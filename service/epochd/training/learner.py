@@ -40,7 +40,8 @@ class Learner:
 
     ``update(x, y, learning_rate, loss_slot, norm_slot)`` trains on one mini-batch, ``mini_batches`` gives
     them, ``augmentation(x, epoch, iteration)``, unless None, changes one first, ``make_metric()`` is an empty metric
-    of their outputs; ``layers`` describes the model, and ``threads`` is on how many CPU threads to compute.
+    of their outputs; ``layers`` describes the model, ``threads`` is on how many CPU threads to compute, and
+    ``micro_batches`` tells how mini-batches are split that do not fit into memory.
 
     Raises InfrastructureError when the device is not there, and OutOfMemoryError.
     """
@@ -70,15 +71,17 @@ class Learner:
         self._loss = training_loss(config, samples.y.cpu().numpy(), self.device)
         self.make_metric = metric_factory(config.task, samples.y.to(self.device))
         self._optimizer = make_optimizer(config.optimizer, self.flat.values, self.flat.gradient)
-        self.update = self._watched_update(
-            WeightUpdate(
-                make_forward(self.model, self.device, config.precision),
-                self._loss,
-                self.flat,
-                self._optimizer,
-                config.gradient_clip_norm,
-            )
+        self._weight_update = WeightUpdate(
+            make_forward(self.model, self.device, config.precision),
+            self._loss,
+            self.flat,
+            self._optimizer,
+            config.gradient_clip_norm,
+            model=self.model,
+            draws=draws_randomness(self.layers, self.model),
         )
+        self.micro_batches = self._weight_update.micro_batches
+        self.update = self._watched_update(self._weight_update)
         with self._watch():
             multiply_adds, self._widest = cost(self.model, samples.slice(0, 1)[0])
         work = multiply_adds * config.batch_size
@@ -170,6 +173,8 @@ class Learner:
             "weights": weights.as_dict(),
             "optimizer": self._optimizer.state_dict(),
             "randomness": None if self._randomness is None else self._randomness.state_dict(),
+            "micro_batch_size": self.micro_batches.size,
+            "evaluated_together": None if self._evaluation is None else self._evaluation.batch_size,
         }
 
     def load_state_dict(self, state: dict[str, Any], epoch: int, iteration: int) -> None:
@@ -181,3 +186,7 @@ class Learner:
         self._optimizer.load_state_dict(state["optimizer"])
         if self._randomness is not None:
             self._randomness.load_state_dict(state["randomness"], self._dropout_seed(epoch, iteration))
+        # What ran out of memory before would do so again, and other sizes round differently. Older states have neither.
+        self._weight_update.split(state.get("micro_batch_size"))
+        if self._evaluation is not None and state.get("evaluated_together") is not None:
+            self._evaluation.batch_size = state["evaluated_together"]

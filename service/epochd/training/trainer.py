@@ -25,6 +25,7 @@ from epochd.training.events import (
     EpochCompleted,
     Event,
     IterationsCompleted,
+    MemoryReduced,
     Selection,
     Stopped,
     StopReason,
@@ -33,6 +34,7 @@ from epochd.training.iteration_log import IterationLog
 from epochd.training.learner import Learner
 from epochd.training.losses import trivial_training_loss
 from epochd.training.metric_names import METRIC_NAMES
+from epochd.training.micro_batches import MicroBatches
 from epochd.training.plan import Plan, make_plan
 from epochd.training.policies import Policies
 from epochd.training.selection import Keep, Position, WeightSelection, monitored_epoch
@@ -99,6 +101,11 @@ class Trainer:
         return self._policies.plan
 
     @property
+    def micro_batches(self) -> MicroBatches:
+        """How mini-batches are split that do not fit into memory."""
+        return self._learner.micro_batches
+
+    @property
     def elapsed_seconds(self) -> float:
         """How long training has taken until now, that of the trainers before this one included."""
         return self._stopwatch.seconds
@@ -147,10 +154,10 @@ class Trainer:
                 yield self._complete_epoch(epoch)
         yield Stopped(self.stop_reason, self.epochs_completed, self.position.iteration)
 
-    def _train_epoch(self, epoch: int) -> Iterator[IterationsCompleted | AmendmentApplied]:
+    def _train_epoch(self, epoch: int) -> Iterator[Event]:
         """What is left of an epoch's iterations, or those until the time is up: ``stop_reason`` says so."""
         log, update, policies = self._log, self._learner.update, self._policies
-        augmentation = self._learner.augmentation
+        augmentation, micro_batches = self._learner.augmentation, self.micro_batches
         iteration = self.position.iteration
         last_iteration = epoch * self.plan.iterations_per_epoch
         first_iteration = last_iteration - self.plan.iterations_per_epoch + 1
@@ -167,7 +174,7 @@ class Trainer:
                     learning_rate, slot = policies.schedule(iteration), log.position
                     inputs = x if augmentation is None else augmentation(x, epoch, iteration)
                     sums.outputs.append(update(inputs, y, learning_rate, log.losses[slot], log.norms[slot]))
-                    if log.add(learning_rate, len(y)) or iteration == fetch_after:
+                    if log.add(learning_rate, len(y)) or iteration == fetch_after or micro_batches.is_news:
                         yield from self._fetch(epoch, sums)
                         if iteration < last_iteration:
                             if self._is_out_of_time():
@@ -191,7 +198,7 @@ class Trainer:
         known = self._amendments.next_iteration(self.position.iteration, "learning_rate")
         return last_iteration if known is None else min(known, last_iteration)
 
-    def _fetch(self, epoch: int, sums: EpochSums) -> Iterator[IterationsCompleted]:
+    def _fetch(self, epoch: int, sums: EpochSums) -> Iterator[IterationsCompleted | MemoryReduced]:
         block, samples = self._log.fetch(epoch, self.position.iteration + 1)
         loss = float(block.train_loss[-1])
         self._is_finite = math.isfinite(loss)
@@ -200,12 +207,27 @@ class Trainer:
         self.position = Position(epoch, block.last_iteration)
         self._learning_rate = self._policies.schedule(block.last_iteration)
         yield block
+        if self.micro_batches.is_news:
+            yield self._memory_reduced()
         if not self._is_finite:
             raise NumericError(
                 f"The training loss became {loss} at iteration {block.last_iteration} (epoch {epoch}). "
                 "A lower learning rate, gradient_clip_norm or a warm-up usually helps.",
                 iteration=block.last_iteration,
             )
+
+    def _memory_reduced(self) -> MemoryReduced:
+        micro_batches, batch_size = self.micro_batches, self.plan.batch_size
+        assert micro_batches.size is not None, "it was reduced"
+        micro_batches.is_news = False
+        return MemoryReduced(
+            self.position.epoch,
+            self.position.iteration,
+            batch_size,
+            micro_batches.size,
+            micro_batches.parts(batch_size),
+            micro_batches.has_batch_statistics,
+        )
 
     def _is_out_of_time(self) -> bool:
         limit = self.config.max_runtime_seconds

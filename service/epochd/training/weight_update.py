@@ -7,7 +7,9 @@ from torch import Tensor, nn
 
 from epochd.training.backpropagation import backpropagation
 from epochd.training.checks import check_outputs
+from epochd.training.device import is_out_of_memory
 from epochd.training.losses import Loss
+from epochd.training.micro_batches import MicroBatches
 from epochd.training.optimizers import Optimizer
 from epochd.training.parameters import FlatParameters
 
@@ -48,19 +50,26 @@ class WeightUpdate:
     """Changes the weights once for each mini-batch it is called with.
 
     The gradient is written out for the models that ``backpropagation`` knows, and autograd's for all others:
-    both are the same within rounding.
+    both are the same within rounding. A mini-batch that does not fit into memory is split into ``micro_batches``.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what is changed, by what, and on what
         self,
         forward: nn.Module | Callable[[Tensor], Tensor],
         loss: Loss,
         flat: FlatParameters,
         optimizer: Optimizer,
         gradient_clip_norm: float | None,
+        *,
+        model: nn.Module,
+        draws: bool = False,
     ) -> None:
         written_out = backpropagation(forward, loss) if isinstance(forward, nn.Module) else None
-        self._differentiate = written_out or Autograd(forward, loss, flat)
+        self.differentiate = written_out or Autograd(forward, loss, flat)
+        self.micro_batches = MicroBatches(
+            self.differentiate, model, flat.gradient, device=flat.values.device, draws=draws
+        )
+        self._loss_and_gradient = self.micro_batches.current
         self._gradient = flat.gradient
         self._optimizer = optimizer
         self._clip_norm = gradient_clip_norm
@@ -70,12 +79,36 @@ class WeightUpdate:
     ) -> Tensor:
         """Train on one mini-batch; gives its outputs.
 
-        Writes the mean loss into ``loss_slot`` and the gradient's L2 norm before clipping into ``norm_slot``.
+        Writes the mean loss into ``loss_slot`` and the gradient's L2 norm before clipping into ``norm_slot``. Raises
+        OutOfMemoryError, with the weights as they were, when not even the smallest micro-batch fits.
         """
-        outputs = self._differentiate(x, y, loss_slot)
+        try:
+            outputs: Tensor | None = self._loss_and_gradient(x, y, loss_slot)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            outputs = None
+        if outputs is None:  # out here, where the error no longer holds what was computed until then
+            outputs = self._split(x, y, loss_slot)
         torch.linalg.vector_norm(self._gradient, out=norm_slot)
         if self._clip_norm is not None:
             # As torch.nn.utils.clip_grad_norm_: no question on the host whether the norm is above the limit.
             self._gradient.mul_((self._clip_norm / (norm_slot + 1e-6)).clamp(max=1.0))
         self._optimizer.update(learning_rate)
         return outputs
+
+    def split(self, size: int | None) -> None:
+        """Work through at most so many samples together from now on; None: whole mini-batches."""
+        self.micro_batches.size = size
+        self._loss_and_gradient = self.micro_batches.current
+
+    def _split(self, x: Tensor, y: Tensor, loss_slot: Tensor) -> Tensor:
+        """The same again, in ever smaller micro-batches until they fit."""
+        while True:
+            self.micro_batches.reduce(len(x))
+            self._loss_and_gradient = self.micro_batches.current
+            try:
+                return self._loss_and_gradient(x, y, loss_slot)
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise

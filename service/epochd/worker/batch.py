@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -12,15 +12,24 @@ from epochd.store import attempts, jobs, metrics
 from epochd.store.amendments import AmendmentRow
 from epochd.store.database import Transaction
 from epochd.store.metrics import NewEpoch
-from epochd.training.events import AmendmentApplied, EpochCompleted, IterationsCompleted
+from epochd.training.events import AmendmentApplied, EpochCompleted, IterationsCompleted, MemoryReduced
 from epochd.worker.announcements import Announcements
 from epochd.worker.blocks import BlockBuffer
 from epochd.worker.checkpointer import CheckpointFailed, CheckpointSaved
 from epochd.worker.exporting import Exported
 from epochd.worker.order import AttemptOrder
+from epochd.worker.peak_memory import peak_memory
 from epochd.worker.spool import Note
 
 RATE_ITERATIONS = 200
+
+
+@dataclass(frozen=True, slots=True)
+class MicroBatches:
+    """Mini-batches are worked through ``size`` samples at a time; whether the model has ``batch_statistics``."""
+
+    size: int
+    batch_statistics: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +45,7 @@ class Began:
     last_epoch: EpochCompleted | None
     elapsed_seconds: float
     restored: dict[str, Any] | None
+    micro_batches: MicroBatches | None = None
 
 
 @dataclass(slots=True)
@@ -45,6 +55,7 @@ class _Snapshot:
     epoch: int = 0
     iteration: int = 0
     rates: npt.NDArray[np.float32] | None = None
+    micro_batches: MicroBatches | None = None
     last_epoch: EpochCompleted | None = None
 
     @property
@@ -114,6 +125,8 @@ class Batch:
                 self._take_iterations(note.event)
             case EpochCompleted():
                 self._take_epoch(note.event)
+            case MemoryReduced():
+                self._take_reduction(note.event)
             case AmendmentApplied():
                 self._announcements.add_amendment(note.event, self._changes[note.event.number])
             case CheckpointSaved() | CheckpointFailed():
@@ -158,7 +171,7 @@ class Batch:
     def _begin(self, began: Began, at: float) -> None:
         self._began, self._began_at = began, at
         self._blocks = BlockBuffer(after=began.iteration)
-        self._now = _Snapshot(epoch=began.epoch, iteration=began.iteration)
+        self._now = _Snapshot(began.epoch, began.iteration, micro_batches=began.micro_batches)
         if began.last_epoch is not None:
             self._now.last_epoch = began.last_epoch
         if began.restored is not None:
@@ -192,6 +205,10 @@ class Batch:
         if verdict_before != event.diagnosis.verdict:
             add("diagnosis.changed", event.diagnosis.as_dict(), iteration, epoch=epoch)
 
+    def _take_reduction(self, event: MemoryReduced) -> None:
+        self._now.micro_batches = MicroBatches(event.micro_batch_size, event.batch_statistics)
+        self._announcements.add("memory.reduced", event.as_dict(), event.iteration)
+
     def _take_checkpoint(self, report: CheckpointSaved | CheckpointFailed) -> None:
         kind = "checkpoint.saved" if isinstance(report, CheckpointSaved) else "checkpoint.failed"
         self._announcements.add(kind, report.as_dict(), self._now.iteration)
@@ -216,6 +233,8 @@ class Batch:
             "elapsed_seconds": round(self._began.elapsed_seconds + moment - self._began_at, 3),
             "eta_seconds": self._eta_seconds(self._began, moment - self._began_at),
             "metrics_lag_seconds": round(lag, 3),
+            "micro_batches": self._now.micro_batches and asdict(self._now.micro_batches),
+            "peak_memory_bytes": peak_memory(self._device),
         }
 
     def _eta_seconds(self, began: Began, seconds: float) -> float | None:

@@ -83,6 +83,7 @@ def save(  # noqa: PLR0913 - what an attempt was told, had, came from and came t
         },
         "environment": _environment(spec, trainer),
         "restored": background.restored,
+        "micro_batch_size": trainer.micro_batches.size,
         "result": _result(trainer, ending),
     }
     content = json.dumps(receipt, indent=2, allow_nan=False).encode() + b"\n"

@@ -19,7 +19,7 @@ from epochd.store.amendments import AmendmentRow
 from epochd.store.database import Database
 from epochd.training.events import Event
 from epochd.training.trainer import Trainer
-from epochd.worker.batch import Batch, Began
+from epochd.worker.batch import Batch, Began, MicroBatches
 from epochd.worker.checkpointer import CheckpointFailed, CheckpointSaved
 from epochd.worker.control import Control
 from epochd.worker.exporting import Exported
@@ -104,6 +104,7 @@ class Recorder:
                 last_epoch=trainer.last_epoch,
                 elapsed_seconds=trainer.elapsed_seconds,
                 restored=restored,
+                micro_batches=_micro_batches(trainer),
             )
         )
 
@@ -188,3 +189,8 @@ class Recorder:
             self._amendments_known = asked[-1].number
             self._batch.amend(asked)
         self.control.heard(control, asked)
+
+
+def _micro_batches(trainer: Trainer) -> MicroBatches | None:
+    restored = trainer.micro_batches
+    return None if restored.size is None else MicroBatches(restored.size, restored.has_batch_statistics)
