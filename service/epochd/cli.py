@@ -232,6 +232,34 @@ def _export_model(
         typer.echo(line)
 
 
+@app.command("compare")
+def _compare(  # noqa: PLR0913 - each is a flag
+    jobs: Annotated[list[str], typer.Argument(help="The ids of 2 to 20 jobs.", metavar="JOB JOB")],
+    *,
+    url: Annotated[str, typer.Option(help="The service.", envvar="EPOCHD_URL")] = "http://127.0.0.1:8000",
+    key: Annotated[str | None, typer.Option(help="An API key.", envvar="EPOCHD_KEY")] = None,
+    metric: Annotated[
+        str | None, typer.Option(help="The epoch metric to compare by; by default `validation_loss`.")
+    ] = None,
+    target: Annotated[
+        float | None, typer.Option(help="A value of the metric: how soon is each job so good?")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the service's answer as it is.")] = False,
+) -> None:
+    """Put jobs of a running service side by side: best value, gap, noise, time to a target, speed and memory."""
+    import json  # noqa: PLC0415
+
+    from rich.console import Console  # noqa: PLC0415
+
+    from epochd.client.compare import fetch, show  # noqa: PLC0415
+
+    found = fetch(url, key, jobs, metric, target)
+    if as_json:
+        typer.echo(json.dumps(found, indent=2))
+    else:
+        show(Console(), found)
+
+
 @app.command("demo")
 def _demo(
     output: Annotated[Path, typer.Option(help="Where the trained weights are put.", file_okay=False)] = Path(

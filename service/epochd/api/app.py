@@ -9,6 +9,7 @@ from fastapi import APIRouter, Depends, FastAPI
 
 from epochd.api import (
     artifacts,
+    compare,
     control,
     datasets,
     diff,
@@ -21,6 +22,7 @@ from epochd.api import (
     openapi,
     polling,
     prometheus,
+    what_if,
 )
 from epochd.api.auth import authenticate
 from epochd.api.download import FileThreads
@@ -78,7 +80,7 @@ def create_app(settings: Settings) -> FastAPI:
 
 def _v1() -> APIRouter:
     v1 = APIRouter(prefix="/v1", dependencies=[Depends(authenticate)])
-    for module in (models, diff, jobs, control, metrics, events, artifacts, datasets):
+    for module in (models, diff, jobs, control, metrics, compare, events, artifacts, datasets, what_if):
         v1.include_router(module.router)
     return v1
 

@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from epochd.client.events import ServerSentEvent
-from epochd.demo.sparkline import sparkline
+from epochd.client.sparkline import sparkline
 
 REFRESHES_PER_SECOND = 12
 CURVE_WIDTH = 32
