@@ -4,6 +4,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from xml.etree import ElementTree as ET
 
 import pytest
 
@@ -95,3 +96,18 @@ def test_uploads_are_compared_with_a_copy():
     assert done.returncode == 0, done.stderr
     for name in ("CSV", "Parquet", "NPZ", "ZIP of PNG, 64x64", "CSV, 4 kB"):
         assert re.search(rf"^{name}( +[0-9.,]+){{6}}x$", done.stdout, re.MULTILINE), done.stdout
+
+
+@pytest.mark.torture
+@pytest.mark.parametrize("how", [["-m", "bench.batch_sizes"], ["bench/batch_sizes.py"]])
+def test_batch_sizes_are_compared_in_figures_and_in_a_picture(tmp_path, how):
+    picture = tmp_path / "pictures" / "sizes.svg"
+    asked = ["--seeds", "2", "--epochs", "4", "--sizes", "16,256", "--picture", str(picture)]
+    done = subprocess.run(
+        [sys.executable, *how, *asked], cwd=ENGINE.parents[1], check=False, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    for size, iterations in ((16, 81), (256, 6)):
+        assert len(re.findall(rf"^\| {size} \| {iterations} \| [0-9]+ MB \|", done.stdout, re.MULTILINE)) == 2
+    drawn = ET.fromstring(picture.read_text())
+    assert len(drawn.findall("{*}polyline")) == 4
