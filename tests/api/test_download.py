@@ -195,7 +195,7 @@ def test_readers_that_do_not_read_hold_no_thread(server, app, http, job_id, star
 def test_few_threads_make_files(server, app, http, job_id, monkeypatch):
     from epochd.store import series
 
-    busy, most, lock = 0, 0, threading.Lock()
+    busy, most, lock, gathered = 0, 0, threading.Lock(), threading.Event()
     located = series._located
 
     def counted(*args):
@@ -203,7 +203,10 @@ def test_few_threads_make_files(server, app, http, job_id, monkeypatch):
         with lock:
             busy += 1
             most = max(most, busy)
-        time.sleep(0.01)
+            if busy == 4:
+                gathered.set()
+        gathered.wait(30)
+        time.sleep(0.01)  # for a fifth to come, if it may
         with lock:
             busy -= 1
         return located(*args)
