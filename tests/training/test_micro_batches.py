@@ -3,6 +3,8 @@
 Memory runs out where it would: inside torch's kernels, when they are called with more samples than "fit".
 """
 
+import subprocess
+import sys
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -10,11 +12,18 @@ import numpy as np
 import pytest
 import torch
 from tests.little_memory import BACKWARD, FORWARD, LittleMemory
+from torch import nn
 
 from epochd.errors import OutOfMemoryError
+from epochd.training.backpropagation import Backpropagation
+from epochd.training.config import OptimizerConfig
 from epochd.training.events import EpochCompleted, IterationsCompleted, MemoryReduced
+from epochd.training.losses import loss_function
+from epochd.training.optimizers import make_optimizer
+from epochd.training.parameters import FlatParameters
 from epochd.training.resumption import on_cpu
 from epochd.training.trainer import Trainer
+from epochd.training.weight_update import WeightUpdate
 
 
 @contextmanager
@@ -216,6 +225,59 @@ def test_images_and_convolutions(images, make_config):
     _, found = train(config, images, LittleMemory(11))
     assert_same_curves(found, expected)
     assert reductions(found)
+
+
+REAL = """
+import resource
+import numpy as np
+from epochd.training.config import DataShape, ModelConfig, TrainingConfig
+from epochd.training.data import Samples, TrainingData
+from epochd.training.device import configure
+from epochd.training.events import IterationsCompleted, MemoryReduced
+from epochd.training.trainer import Trainer
+
+configure(1)
+random = np.random.default_rng(0)
+samples = Samples(random.standard_normal((8192, 32)).astype(np.float32), random.integers(0, 3, 8192))
+model = ModelConfig("mlp", DataShape("table", (32,), 3), {"hidden_sizes": (8192, 64)})
+config = TrainingConfig("classification", model, epochs=2, batch_size=4096)
+
+def train():
+    events = list(Trainer(config, TrainingData(samples)).run())
+    losses = [one.train_loss for one in events if isinstance(one, IterationsCompleted)]
+    return np.concatenate(losses), [one for one in events if isinstance(one, MemoryReduced)]
+
+whole, none = train()
+assert not none
+with open("/proc/self/statm") as status:
+    used = int(status.read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + 120 * 2**20,) * 2)
+split, reduced = train()
+np.testing.assert_allclose(split, whole, rtol=1e-5)
+print(reduced[-1].micro_batch_size)
+"""
+
+
+def test_memory_that_really_runs_out():
+    """4096 samples take 134 MB in the first layer alone; more than 120 MB are not there."""
+    done = subprocess.run([sys.executable, "-c", REAL], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert 1 <= int(done.stdout) < 4096
+
+
+def test_what_a_failed_attempt_has_computed_is_given_up_before_the_next():
+    model = nn.Sequential(nn.Linear(4, 64), nn.ReLU(), nn.Linear(64, 2))
+    flat = FlatParameters(model)
+    optimizer = make_optimizer(OptimizerConfig("sgd"), flat.values, flat.gradient)
+    update = WeightUpdate(model, loss_function("cross_entropy"), flat, optimizer, None, model=model)
+    x, y, slots = torch.randn(8, 4), torch.zeros(8, dtype=torch.int64), torch.zeros(2)
+    with LittleMemory(0, kernel=BACKWARD), pytest.raises(OutOfMemoryError):
+        update(x, y, 0.1, slots[0], slots[1])
+    assert isinstance(update.differentiate, Backpropagation)
+    held = [value for layer in update.differentiate._layers for value in vars(layer).values()]
+    parameters = {one.data_ptr() for one in (flat.values, flat.gradient, *model.parameters())}
+    parameters |= {one.grad.data_ptr() for one in model.parameters()}
+    assert [one for one in held if isinstance(one, torch.Tensor) and one.data_ptr() not in parameters] == []
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

@@ -1,5 +1,6 @@
 """What the C library does with the memory that an iteration frees."""
 
+import contextlib
 import ctypes
 
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3
@@ -22,3 +23,9 @@ def keep_freed_memory() -> bool:
     except (AttributeError, OSError, TypeError):
         return False
     return bool(mallopt(MMAP_THRESHOLD, HEAP_BYTES) and mallopt(TRIM_THRESHOLD, KEPT_BYTES))
+
+
+def give_freed_memory_back() -> None:
+    """Let the C library give freed memory back to the system, where it is one that can."""
+    with contextlib.suppress(AttributeError, OSError, TypeError):
+        ctypes.CDLL(None).malloc_trim(0)

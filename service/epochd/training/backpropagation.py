@@ -35,6 +35,7 @@ class Backpropagation:
 
     def __init__(self, layers: Sequence[Layer], loss_gradient: LossGradient) -> None:
         self._loss_gradient = loss_gradient
+        self._layers = layers
         self._forward = [layer.forward for layer in layers]
         first = [layer.has_parameters for layer in layers].index(True)
         # Nobody asks for the gradient by the mini-batch itself.
@@ -53,6 +54,11 @@ class Backpropagation:
         for backward in self._backward:
             gradient = backward(gradient)
         return outputs
+
+    def forget(self) -> None:
+        """Give up what a mini-batch that did not come to its end has left behind."""
+        for layer in self._layers:
+            layer.forget()
 
 
 def backpropagation(model: nn.Module, loss: Loss) -> Backpropagation | None:

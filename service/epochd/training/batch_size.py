@@ -14,6 +14,7 @@ from torch import Tensor
 
 from epochd.errors import OutOfMemoryError
 from epochd.training import device as devices
+from epochd.training.allocator import give_freed_memory_back
 from epochd.training.architecture import needs_two_samples
 from epochd.training.batch_size_choice import BatchSizeMeasured, NoiseScale, candidates
 from epochd.training.config import OptimizerConfig, TrainingConfig
@@ -266,4 +267,4 @@ def release_memory() -> None:
     gc.collect()
     if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         torch.cuda.empty_cache()
-    MemoryPeak.trim()
+    give_freed_memory_back()

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from epochd.errors import InfrastructureError, OutOfMemoryError
-from epochd.training.allocator import keep_freed_memory
+from epochd.training.allocator import give_freed_memory_back, keep_freed_memory
 
 SMALL_MULTIPLY_ADDS = 4_000_000
 """Below so many multiply-adds a mini-batch, one CPU thread was as fast as two, and on a busy machine many times
@@ -134,6 +134,8 @@ def give_memory_back(device: torch.device) -> None:
     """Return what torch keeps of freed memory, so that other sizes can be taken from it."""
     if device.type == "cuda":
         torch.cuda.empty_cache()
+    else:
+        give_freed_memory_back()
 
 
 def is_out_of_memory(error: BaseException) -> bool:

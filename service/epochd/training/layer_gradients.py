@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 
 _aten = torch.ops.aten
+_KEPT = ("_x", "_outputs", "_factors", "_indices", "_statistics")
+"""Under which names layers keep what they need again on the way back."""
 
 
 class Layer(ABC):
@@ -26,6 +28,11 @@ class Layer(ABC):
 
         ``gradient`` is that by the outputs, in their shape, and may be changed in place.
         """
+
+    def forget(self) -> None:
+        """Give up what ``forward`` has kept for ``backward``."""
+        for name in _KEPT:
+            self.__dict__.pop(name, None)
 
 
 class _Weighted(Layer):

@@ -1,7 +1,5 @@
 """The most memory that a stretch of work holds."""
 
-import contextlib
-import ctypes
 from pathlib import Path
 
 import torch
@@ -39,9 +37,3 @@ class MemoryPeak:
         lines = STATUS.read_text(encoding="ascii", errors="replace").splitlines()
         mark = next((line for line in lines if line.startswith("VmHWM:")), None)
         return None if mark is None else int(mark.split()[1]) * 1024
-
-    @staticmethod
-    def trim() -> None:
-        """Let the C library give freed memory back to the system, where it is one that can."""
-        with contextlib.suppress(AttributeError, OSError, TypeError):
-            ctypes.CDLL(None).malloc_trim(0)

@@ -10,6 +10,7 @@ each micro-batch alone would have made of them), and dropout draws other masks.
 """
 
 from collections.abc import Callable
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -17,8 +18,16 @@ from torch import Tensor, nn
 from epochd.errors import OutOfMemoryError
 from epochd.training import device as devices
 
-Differentiate = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""(x, y, loss slot) -> outputs: writes the mean loss into the slot and its gradient into the flat one."""
+
+class Differentiate(Protocol):
+    """Calculates the loss of a mini-batch, or a part of one, and its gradient."""
+
+    def __call__(self, x: Tensor, y: Tensor, loss_slot: Tensor, /) -> Tensor:
+        """The outputs; writes the mean loss into ``loss_slot`` and its gradient into the flat one."""
+
+    def forget(self) -> None:
+        """Give up the memory that a call has left behind which did not come to its end."""
+
 
 _BATCH_STATISTICS = nn.modules.batchnorm._BatchNorm  # noqa: SLF001 - the class that all batch norms share
 _LEAST_WITH_BATCH_STATISTICS = 3
@@ -96,7 +105,7 @@ class MicroBatches:
         self._least = _LEAST_WITH_BATCH_STATISTICS if self.has_batch_statistics else 1
 
     @property
-    def current(self) -> Differentiate:
+    def current(self) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
         """What to call for the next mini-batch; nothing is put around a whole one without state to remember."""
         if self.size is not None:
             return self._in_parts
@@ -107,6 +116,7 @@ class MicroBatches:
 
         Raises OutOfMemoryError when it cannot be smaller.
         """
+        self._differentiate.forget()
         before = min(self.size or samples, samples)
         size = max(-(-before // 2), self._least)
         if size >= before:

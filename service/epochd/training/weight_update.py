@@ -45,6 +45,9 @@ class Autograd:
         loss_slot.copy_(loss.detach())
         return outputs.detach()
 
+    def forget(self) -> None:
+        """Do nothing: what autograd keeps goes with its graph."""
+
 
 class WeightUpdate:
     """Changes the weights once for each mini-batch it is called with.
