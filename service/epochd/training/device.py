@@ -90,14 +90,6 @@ class Randomness:
         for device, cuda_state in zip(self._cuda, state[1:], strict=True):
             torch.cuda.set_rng_state(cuda_state, device)
 
-    def remember(self) -> None:
-        """Keep the global state as it is now."""
-        self._state = self._get()
-
-    def restore(self) -> None:
-        """Make the global state what is kept here."""
-        self._set(self._state)
-
     def swap(self) -> None:
         """Exchange the state that is kept here with the global one."""
         current = self._get()

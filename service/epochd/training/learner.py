@@ -78,7 +78,6 @@ class Learner:
             self._optimizer,
             config.gradient_clip_norm,
             model=self.model,
-            draws=draws_randomness(self.layers, self.model),
         )
         self.micro_batches = self._weight_update.micro_batches
         self.update = self._watched_update(self._weight_update)

@@ -6,7 +6,7 @@ The loss of a mini-batch is the mean over its samples, and so is its gradient: w
 
 exactly, but for rounding; weights of classes and smoothed labels included, see ``losses``. Two things are not the same:
 batch normalisation takes its statistics from each micro-batch (the running ones come out as the weighted mean of what
-each micro-batch alone would have made of them), and dropout draws other masks.
+each micro-batch alone would have made of them), and dropout draws other masks, those of the attempt that failed aside.
 """
 
 from collections.abc import Callable
@@ -34,39 +34,32 @@ _LEAST_WITH_BATCH_STATISTICS = 3
 """One sample has no variance; two or more are made up of twos and threes."""
 
 
-class StateBefore:
-    """What a forward pass changes beside its outputs: buffers, and torch's random state where the model draws."""
+class Buffers:
+    """What a forward pass changes beside its outputs, as it was before: running statistics, mostly."""
 
-    def __init__(self, model: nn.Module, device: torch.device, *, draws: bool) -> None:
+    def __init__(self, model: nn.Module) -> None:
         self._buffers = list(model.buffers())
         self._before = [buffer.clone() for buffer in self._buffers]
-        self._randomness = devices.Randomness(device) if draws else None
-        self.is_empty = not (self._buffers or draws)
+
+    def __len__(self) -> int:
+        return len(self._buffers)
 
     def remember(self) -> None:
-        """Keep it as it is now."""
+        """Keep them as they are now."""
         for before, buffer in zip(self._before, self._buffers, strict=True):
             before.copy_(buffer)
-        if self._randomness is not None:
-            self._randomness.remember()
 
     def restore(self) -> None:
-        """Make it what it was."""
-        self.restore_buffers()
-        if self._randomness is not None:
-            self._randomness.restore()
-
-    def restore_buffers(self) -> None:
-        """Make the buffers what they were; what was drawn stays drawn."""
+        """Make them what they were."""
         for before, buffer in zip(self._before, self._buffers, strict=True):
             buffer.copy_(before)
 
     def sums(self) -> list[Tensor]:
-        """Zeros like the buffers, for ``add``."""
+        """Zeros like them, for ``add``."""
         return [torch.zeros_like(buffer) for buffer in self._buffers]
 
     def add(self, sums: list[Tensor], weight: float) -> None:
-        """Add the buffers as they are now with a weight; counters, which are whole numbers, are kept as they are."""
+        """Add them as they are now with a weight; counters, which are whole numbers, are kept as they are."""
         for total, buffer in zip(sums, self._buffers, strict=True):
             if buffer.is_floating_point():
                 total.add_(buffer, alpha=weight)
@@ -74,7 +67,7 @@ class StateBefore:
                 total.copy_(buffer)
 
     def put(self, sums: list[Tensor]) -> None:
-        """Make the buffers what was added up."""
+        """Make them what was added up."""
         for total, buffer in zip(sums, self._buffers, strict=True):
             buffer.copy_(total)
 
@@ -93,7 +86,6 @@ class MicroBatches:
         gradient: Tensor,
         *,
         device: torch.device,
-        draws: bool,
     ) -> None:
         self.size: int | None = None
         self.is_news = False
@@ -101,15 +93,15 @@ class MicroBatches:
         self._differentiate = differentiate
         self._gradient = gradient
         self._device = device
-        self._state = StateBefore(model, device, draws=draws)
+        self._buffers = Buffers(model)
         self._least = _LEAST_WITH_BATCH_STATISTICS if self.has_batch_statistics else 1
 
     @property
     def current(self) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
-        """What to call for the next mini-batch; nothing is put around a whole one without state to remember."""
+        """What to call for the next mini-batch; nothing is put around a whole one without buffers to remember."""
         if self.size is not None:
             return self._in_parts
-        return self._differentiate if self._state.is_empty else self._whole
+        return self._whole if len(self._buffers) else self._differentiate
 
     def reduce(self, samples: int) -> None:
         """Halve the size, after a mini-batch of so many samples did not fit; all is as before that was begun.
@@ -124,7 +116,7 @@ class MicroBatches:
                 f"The model does not fit into memory with {_samples(before)} at a time, which is the least that "
                 "it can be trained with. Make the model or its inputs smaller, or train it on a larger machine."
             )
-        self._state.restore()
+        self._buffers.restore()
         devices.give_memory_back(self._device)
         self.size, self.is_news = size, True
 
@@ -135,26 +127,26 @@ class MicroBatches:
         return -(-samples // self.size)
 
     def _whole(self, x: Tensor, y: Tensor, loss_slot: Tensor) -> Tensor:
-        self._state.remember()
+        self._buffers.remember()
         return self._differentiate(x, y, loss_slot)
 
     def _in_parts(self, x: Tensor, y: Tensor, loss_slot: Tensor) -> Tensor:
         parts = self.parts(len(x))
         if parts == 1:
             return self._whole(x, y, loss_slot)
-        self._state.remember()
+        self._buffers.remember()
         loss, gradient = torch.zeros_like(loss_slot), torch.zeros_like(self._gradient)
-        buffers, outputs = self._state.sums(), []
+        sums, outputs = self._buffers.sums(), []
         for part_x, part_y in zip(x.tensor_split(parts), y.tensor_split(parts), strict=True):
-            self._state.restore_buffers()
+            self._buffers.restore()
             outputs.append(self._differentiate(part_x, part_y, loss_slot))
             weight = len(part_x) / len(x)
             loss.add_(loss_slot, alpha=weight)
             gradient.add_(self._gradient, alpha=weight)
-            self._state.add(buffers, weight)
+            self._buffers.add(sums, weight)
         loss_slot.copy_(loss)
         self._gradient.copy_(gradient)
-        self._state.put(buffers)
+        self._buffers.put(sums)
         return torch.cat(outputs)
 
 

@@ -65,13 +65,10 @@ class WeightUpdate:
         gradient_clip_norm: float | None,
         *,
         model: nn.Module,
-        draws: bool = False,
     ) -> None:
         written_out = backpropagation(forward, loss) if isinstance(forward, nn.Module) else None
         self.differentiate = written_out or Autograd(forward, loss, flat)
-        self.micro_batches = MicroBatches(
-            self.differentiate, model, flat.gradient, device=flat.values.device, draws=draws
-        )
+        self.micro_batches = MicroBatches(self.differentiate, model, flat.gradient, device=flat.values.device)
         self._loss_and_gradient = self.micro_batches.current
         self._gradient = flat.gradient
         self._optimizer = optimizer
