@@ -2,6 +2,7 @@
 
 import resource
 from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,9 @@ from epochd.training.data import Samples, TrainingData
 from epochd.training.noise_scale import estimate
 from epochd.training.weight_update import Autograd
 
+PLENTY = 60.0
+"""Seconds: each size stops by itself after a few blocks, however busy the machine is."""
+
 
 @pytest.fixture(autouse=True)
 def few_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -29,7 +33,7 @@ def _config(**fields: object) -> TrainingConfig:
 
 
 def test_every_power_of_two_is_trained_and_then_the_noise_measured(regression: TrainingData) -> None:
-    *sizes, noise = measure(_config(), regression, available_bytes=None, seconds=60)
+    *sizes, noise = measure(_config(), regression, available_bytes=None, seconds=PLENTY)
     assert [one.batch_size for one in sizes if isinstance(one, BatchSizeMeasured)] == candidates(150)
     for one in sizes:
         assert isinstance(one, BatchSizeMeasured)
@@ -42,7 +46,7 @@ def test_every_power_of_two_is_trained_and_then_the_noise_measured(regression: T
 
 
 def test_what_is_predicted_to_lack_memory_is_not_run(regression: TrainingData) -> None:
-    first, second = list(measure(_config(), regression, available_bytes=1, seconds=1))[:2]
+    first, second = islice(measure(_config(), regression, available_bytes=1, seconds=PLENTY), 2)
     assert isinstance(first, BatchSizeMeasured)
     assert first.fits  # the first is always tried: nothing to predict from
     assert isinstance(second, BatchSizeMeasured)
@@ -93,7 +97,7 @@ def test_measured_noise_scale_is_that_of_the_whole_training_set() -> None:
     config = TrainingConfig(
         "regression", model, 1, 1, loss="mse", optimizer=OptimizerConfig("sgd", learning_rate=1e-9)
     )
-    *_, noise = measure(config, data, available_bytes=None, seconds=60)
+    *_, noise = measure(config, data, available_bytes=None, seconds=PLENTY)
     assert isinstance(noise, NoiseScale)
     weights, bias = _initial(config, data)
     x = np.asarray(data.train.x)  # type: ignore[union-attr]
@@ -153,7 +157,7 @@ def test_what_runs_out_of_memory_does_not_fit(
         return update(self, x, *rest)  # type: ignore[arg-type]
 
     monkeypatch.setattr(Autograd, "__call__", short)
-    sizes = list(measure(_config(precision="bf16"), regression, available_bytes=None, seconds=60))
+    sizes = list(measure(_config(precision="bf16"), regression, available_bytes=None, seconds=PLENTY))
     found = [(one.batch_size, one.fits) for one in sizes if isinstance(one, BatchSizeMeasured)]
     assert found == [(1, True), (2, True), (4, True), (8, False)]
     assert "does not fit" in str(next(one for one in sizes if not getattr(one, "fits", True)))
