@@ -138,7 +138,11 @@ def wait_for_checkpoint(wait_until, told):
     def wait(job, attempt=1):
         def has_saved(row):
             assert not is_done(row.status), row
-            return row.attempt == attempt and len(told(job, "checkpoint.saved")) >= attempt
+            saved = [one["iteration"] for one in told(job, "checkpoint.saved")]
+            restored = [one["iteration"] for one in told(job, "checkpoint.restored")]
+            # Until an attempt has saved one itself, the newest is the one that it began from.
+            is_new = max(saved, default=0) > max(restored, default=0)
+            return row.attempt == attempt and len(restored) >= attempt - 1 and is_new
 
         return wait_until(job, has_saved)
 
