@@ -26,7 +26,7 @@ ENDPOINTS = {
     "GET /metrics", "POST /v1/datasets", "GET /v1/datasets", "GET /v1/datasets/{dataset}",
     "DELETE /v1/datasets/{dataset}", "GET /v1/models", "GET /v1/jobs/{a}/diff/{b}",
     "POST /v1/jobs/{job_id}/early-stopping/what-if",
-    "GET /v1/metrics/compare",
+    "GET /v1/metrics/compare", "GET /v1/jobs/{job_id}/diagnosis",
 }  # fmt: skip
 
 

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from epochd.training.diagnosis import EpochPoint, LossCurve, diagnose
-from epochd.training.loss_curve import MAX_POINTS
+from epochd.training.diagnosis import diagnose
+from epochd.training.loss_curve import MAX_POINTS, EpochPoint, LossCurve
 
 BASELINE = math.log(10)
 EPOCHS = np.arange(60)
@@ -47,7 +47,6 @@ class TestVerdicts:
         found = judge(2 * curve + 0.1, 2 * curve + 0.15, noise=noise, seed=seed)
         assert found.verdict == "good_fit"
         assert 10 <= found.since_epoch <= 40
-        assert found.suggestions == ()
 
     def test_underfitting_that_stands_still_at_the_trivial_predictor(self, noise, seed):
         found = judge(np.full(60, 2.25), np.full(60, 2.3), noise=noise, seed=seed)
@@ -57,8 +56,8 @@ class TestVerdicts:
     def test_underfitting_that_ended_while_still_learning(self, noise, seed):
         falling = 2.2 - 0.02 * EPOCHS
         found = judge(falling, falling + 0.02, noise=noise, seed=seed)
-        assert found.verdict == "underfitting"
-        assert [s.patch for s in found.suggestions] == [{"epochs": 120}]
+        assert (found.verdict, found.since_epoch) == ("underfitting", 1)
+        assert found.measurements["still_falling"] == 1
 
     def test_the_same_in_the_midst_of_training_is_undetermined(self, noise, seed):
         falling = 2.2 - 0.02 * EPOCHS
@@ -91,22 +90,11 @@ def test_fewer_than_five_epochs_are_undetermined(length):
     assert (found.verdict, found.since_epoch) == ("undetermined", None)
 
 
-def test_without_validation_it_is_undetermined_and_suggests_a_split():
+def test_without_validation_it_is_undetermined_and_says_so():
     curve = [EpochPoint(epoch, 1 / epoch, None) for epoch in range(1, 31)]
     found = diagnose(curve, baseline_loss=None, epochs=30)
     assert found.verdict == "undetermined"
-    assert found.suggestions[0].patch == {"validation": {"fraction": 0.2}}
-
-
-def test_suggestions_against_overfitting_can_be_sent_back():
-    from epochd.contract.spec import JobSpec
-
-    found = judge(*overfit())
-    for suggestion in found.suggestions:
-        spec = {"dataset": "digits", "epochs": 60, "batch_size": 64, **suggestion.patch}
-        JobSpec.model_validate(json.loads(json.dumps(spec)))
-    assert found.suggestions[0].patch["early_stopping"]["monitor"] == "validation_loss"
-    assert found.suggestions[1].patch["epochs"] == found.since_epoch - 1
+    assert "Nothing was validated" in found.evidence
 
 
 def test_epochs_between_validations_do_not_matter():
@@ -149,16 +137,57 @@ def test_a_slow_start_is_not_mistaken_for_a_good_fit():
     assert judge(falling, falling, epochs=100).verdict == "undetermined"
 
 
-def test_a_curve_that_jumps_about_is_no_good_fit():
+def test_a_curve_that_jumps_about_is_noisy():
     jumps = np.where(EPOCHS % 2, 0.2, 6.0)
-    assert judge(np.full(60, 0.3), jumps).verdict == "undetermined"
+    found = judge(np.full(60, 0.3), jumps)
+    assert (found.verdict, found.since_epoch) == ("noisy", 1)
+    assert found.measurements["validation_noise"] > 3
 
 
-def test_training_cut_short_is_not_told_to_take_more_epochs():
+def test_a_level_loss_halfway_to_the_trivial_predictors_is_a_plateau():
+    level = 1.2 + 1.1 * np.exp(-EPOCHS / 4)
+    found = judge(level, level + 0.02)
+    assert found.verdict == "plateau"
+    assert "further epochs change nothing" in found.evidence
+    assert judge(level / 10, level / 10 + 0.02).verdict == "good_fit"
+
+
+def test_measurements_are_those_of_the_curve():
+    train, validation = 2.0 - 0.02 * EPOCHS, 2.1 - 0.01 * EPOCHS
+    seen = judge(train, validation).measurements
+    assert seen["train_slope"] == pytest.approx(-0.02)
+    assert seen["validation_slope"] == pytest.approx(-0.01)
+    assert seen["gap_slope"] == pytest.approx(0.01)
+    assert max(seen[f"{name}_slope_error"] for name in ("train", "validation", "gap")) < 1e-9
+    assert seen["generalisation_gap"] == pytest.approx(validation[-1] - train[-1], abs=0.05)
+    assert seen["distance_to_trivial"] == pytest.approx(1 - seen["validation_loss"] / BASELINE)
+    assert (seen["best_epoch"], seen["last_epoch"], seen["validated_epochs"]) == (60, 60, 60)
+    assert seen["mini_batch_noise"] is None
+
+
+@pytest.mark.parametrize("deviation", [0.02, 0.1])
+def test_noise_is_the_standard_deviation_from_epoch_to_epoch(deviation):
+    rng = np.random.default_rng(1)
+    falling = 2.0 - 0.005 * np.arange(128)
+    seen = judge(falling, falling + deviation * rng.standard_normal(128)).measurements
+    assert seen["validation_noise"] == pytest.approx(deviation, rel=0.3)
+    assert seen["train_noise"] < 0.001
+    slope, error = seen["validation_slope"], seen["validation_slope_error"]
+    assert abs(slope + 0.005) < 3 * error
+    assert error == pytest.approx(deviation * math.sqrt(12 / 33**3), rel=0.4)
+
+
+def test_a_clear_case_is_surer_than_a_doubtful_one():
+    clear, doubtful = (judge(*overfit(np.arange(length))) for length in (60, 31))
+    assert (clear.verdict, doubtful.verdict) == ("overfitting", "overfitting")
+    assert doubtful.confidence < clear.confidence < 1
+
+
+def test_training_cut_short_is_underfitting():
     falling = 2.2 - 0.02 * EPOCHS
     found = judge(falling, falling, epochs=200, finished=True)
     assert found.verdict == "underfitting"
-    assert found.suggestions == ()
+    assert (found.measurements["epochs"], found.measurements["last_epoch"]) == (200, 60)
 
 
 @settings(max_examples=200)

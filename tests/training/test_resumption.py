@@ -372,7 +372,7 @@ def test_an_epoch_event_survives_json(make_config, classification):
     epochs = [
         event for event in run(Trainer(config, classification)).events if isinstance(event, EpochCompleted)
     ]
-    assert any(epoch.diagnosis.suggestions for epoch in epochs)
+    assert any(epoch.diagnosis.confidence for epoch in epochs)
     for epoch in epochs:
         assert EpochCompleted.from_dict(json.loads(json.dumps(epoch.as_dict()))) == epoch
 

@@ -12,6 +12,7 @@ from epochd.api import (
     compare,
     control,
     datasets,
+    diagnosis,
     diff,
     errors,
     events,
@@ -80,7 +81,19 @@ def create_app(settings: Settings) -> FastAPI:
 
 def _v1() -> APIRouter:
     v1 = APIRouter(prefix="/v1", dependencies=[Depends(authenticate)])
-    for module in (models, diff, jobs, control, metrics, compare, events, artifacts, datasets, what_if):
+    for module in (
+        models,
+        diff,
+        jobs,
+        diagnosis,
+        control,
+        metrics,
+        compare,
+        events,
+        artifacts,
+        datasets,
+        what_if,
+    ):
         v1.include_router(module.router)
     return v1
 

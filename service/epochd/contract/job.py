@@ -18,7 +18,7 @@ from epochd.contract.spec import (
 
 Status = Literal["queued", "running", "paused", "succeeded", "failed", "cancelled"]
 StopReason = Literal["completed", "early_stopped", "target_reached", "time_limit", "cancelled", "failed"]
-Verdict = Literal["underfitting", "good_fit", "overfitting", "diverging", "undetermined"]
+Verdict = Literal["underfitting", "good_fit", "overfitting", "diverging", "plateau", "noisy", "undetermined"]
 ErrorCategory = Literal["spec", "data", "out_of_memory", "numeric", "infrastructure", "time_limit"]
 Keep = Literal["best", "last", "nothing"]
 RetrySource = Literal["checkpoint", "scratch"]
@@ -102,8 +102,34 @@ class Diagnosis(Response):
 
     verdict: Verdict
     since_epoch: int | None
+    """The epoch since which it holds; null while `undetermined`."""
+    confidence: float | None = None
+    """The probability that the verdict is right, as measured on trainings of known fault; null while `undetermined`."""
     evidence: str
+    measurements: dict[str, float | None] = {}
+    """The evidence in numbers, in units of the loss; empty before five epochs were validated.
+
+    `train_loss`, `validation_loss` and `best_validation_loss` (at `best_epoch`) are smoothed. `generalisation_gap` is
+    validation less training loss. `train_slope`, `validation_slope` and `gap_slope` are by how much each grows an epoch
+    over the last quarter of the epochs, with the standard errors `…_error`; `still_falling` is 1 where the validation
+    loss falls by something that matters. `trivial_loss` is what the predictor loses that knows no features, and
+    `distance_to_trivial` the part of it that was gained. `train_noise` and `validation_noise` are standard deviations
+    from epoch to epoch, `mini_batch_noise` that between the mini-batches of an epoch. `last_epoch`, `epochs` and
+    `validated_epochs` say what was read.
+    """
     suggestions: list[Suggestion]
+    """What to change in the spec, the most promising first."""
+
+
+class JobDiagnosis(Diagnosis):
+    """What the curves of a job say so far, or once it is done."""
+
+    job: str
+    status: Status
+    epoch: int
+    """The newest completed epoch."""
+    final: bool
+    """Whether the job is done."""
 
 
 class SelectedCheckpoint(Response):

@@ -115,6 +115,11 @@ def _values(spec: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def with_amendment(spec: dict[str, Any], field: Field, value: Any) -> dict[str, Any]:
+    """Put one amendment into a stored spec."""
+    return _with_values(spec, {**_values(spec), field: value})
+
+
 def _with_values(spec: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
     optimizer = {**spec["optimizer"], "learning_rate": values["learning_rate"]}
     others = {name: values[name] for name in ("epochs", "early_stopping")}

@@ -4,15 +4,18 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from epochd.contract.attempts import Attempt
-from epochd.contract.job import Job
+from epochd.contract.job import Job, JobDiagnosis
 from epochd.jobs.lifecycle import is_done
+from epochd.jobs.remedies import remedies
 from epochd.store.attempts import AttemptRow
 from epochd.store.jobs import JobRow
 
 NOTHING_SEEN: Final[dict[str, Any]] = {
     "verdict": "undetermined",
     "since_epoch": None,
+    "confidence": None,
     "evidence": "No epoch has been completed yet.",
+    "measurements": {},
     "suggestions": [],
 }
 
@@ -31,7 +34,7 @@ def to_job(row: JobRow) -> Job:
             "progress": _progress(row),
             "metrics": row.metrics or {},
             "early_stopping": row.early_stopping or _early_stopping_before(row.spec),
-            "diagnosis": row.diagnosis or NOTHING_SEEN,
+            "diagnosis": diagnosis_of(row),
             "selected_checkpoint": row.selected_checkpoint,
             "advice": [*row.advice, *_about_micro_batches(row)],
             "error": row.error,
@@ -43,6 +46,28 @@ def to_job(row: JobRow) -> Job:
             "finished_at": row.finished_at,
             "cancel_requested_at": row.cancel_requested_at,
             "pause_requested_at": row.pause_requested_at,
+        }
+    )
+
+
+def diagnosis_of(row: JobRow) -> dict[str, Any]:
+    """What the curves say, and what to change in the spec for it."""
+    if row.diagnosis is None:
+        return NOTHING_SEEN
+    train_samples = int(row.plan["train_samples"])
+    # Earlier versions stored suggestions, whatever the spec.
+    return {**row.diagnosis, "suggestions": remedies(row.diagnosis, row.spec, train_samples=train_samples)}
+
+
+def to_diagnosis(row: JobRow) -> JobDiagnosis:
+    """The same as an answer of its own."""
+    return JobDiagnosis.model_validate(
+        {
+            "job": row.id,
+            "status": row.status,
+            "epoch": row.epoch,
+            "final": is_done(row.status),
+            **diagnosis_of(row),
         }
     )
 

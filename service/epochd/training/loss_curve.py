@@ -9,17 +9,21 @@ MAX_POINTS = 128
 
 @dataclass(frozen=True, slots=True)
 class EpochPoint:
-    """The mean losses of one epoch; ``validation_loss`` is None in an epoch without validation."""
+    """The mean losses of one epoch; ``validation_loss`` is None in an epoch without validation.
+
+    ``mini_batch_noise`` is the standard deviation of the losses of its mini-batches; None for a single one.
+    """
 
     epoch: int
     train_loss: float
     validation_loss: float | None
+    mini_batch_noise: float | None = None
 
 
 class LossCurve(Sequence[EpochPoint]):
     """The epochs of a training in at most 128 points, so that a diagnosis costs the same however long it is.
 
-    When full, neighbours are merged: their losses are averaged and the later epoch stays.
+    When full, neighbours are merged: their losses are averaged; the later epoch and its noise stay.
     """
 
     def __init__(self, points: Iterable[EpochPoint] = ()) -> None:
@@ -55,16 +59,12 @@ class LossCurve(Sequence[EpochPoint]):
 
     def state_dict(self) -> dict[str, Any]:
         """What ``load_state_dict`` continues from, as JSON-ready values."""
-        rows = [
-            [b.point.epoch, b.point.train_loss, b.point.validation_loss, b.epochs, b.validated]
-            for b in self._bins
-        ]
-        return {"epochs_per_bin": self._epochs_per_bin, "bins": rows}
+        return {"epochs_per_bin": self._epochs_per_bin, "bins": [one.row() for one in self._bins]}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from what ``state_dict`` gave."""
         self._epochs_per_bin = state["epochs_per_bin"]
-        self._bins = [_Bin(EpochPoint(*row[:3]), *row[3:]) for row in state["bins"]]
+        self._bins = [_Bin.from_row(row) for row in state["bins"]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,4 +81,17 @@ class _Bin:
         validation = (self.point.validation_loss or 0.0) * self.validated
         validation += (later.point.validation_loss or 0.0) * later.validated
         mean = validation / validated if validated else None
-        return _Bin(EpochPoint(later.point.epoch, train / epochs, mean), epochs, validated)
+        point = EpochPoint(later.point.epoch, train / epochs, mean, later.point.mini_batch_noise)
+        return _Bin(point, epochs, validated)
+
+    def row(self) -> list[float | None]:
+        point = self.point
+        losses = [point.epoch, point.train_loss, point.validation_loss]
+        return [*losses, self.epochs, self.validated, point.mini_batch_noise]
+
+    @classmethod
+    def from_row(cls, row: Sequence[Any]) -> "_Bin":
+        epoch, train_loss, validation_loss, epochs, validated, *noise = (
+            row  # earlier versions knew of no noise
+        )
+        return cls(EpochPoint(epoch, train_loss, validation_loss, *noise), epochs, validated)

@@ -88,14 +88,16 @@ class Policies:
         self._early_stopping.update(epoch, metrics.get(self._early_stopping.config.monitor))
         return self._early_stopping.stop_reason
 
-    def epoch_completed(self, position: Position, metrics: Mapping[str, float]) -> bool:
-        """Hear an epoch's metrics; True when it is the best so far."""
+    def epoch_completed(
+        self, position: Position, metrics: Mapping[str, float], mini_batch_noise: float | None
+    ) -> bool:
+        """Hear an epoch's metrics, and how far its mini-batches' losses vary; True when it is the best so far."""
         is_best = self.selection.epoch_completed(position, metrics)
         monitor = self.config.schedule.monitor
         if monitor in metrics:
             self.schedule.epoch_completed(metrics[monitor])
         losses = metrics["train_loss"], metrics.get("validation_loss")
-        self._curve.append(EpochPoint(position.epoch, *losses))
+        self._curve.append(EpochPoint(position.epoch, *losses, mini_batch_noise))
         return is_best
 
     def diagnose(self, *, finished: bool) -> Diagnosis:

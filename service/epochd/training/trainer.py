@@ -243,8 +243,9 @@ class Trainer:
 
     def _complete_epoch(self, epoch: int) -> EpochCompleted:
         metrics = self._measure_epoch(epoch)
-        is_best = self._policies.epoch_completed(self.position, metrics)
         assert self._sums is not None, "the epoch was trained"
+        noise = self._sums.mini_batch_noise()
+        is_best = self._policies.epoch_completed(self.position, metrics, noise)
         completed = EpochCompleted(
             epoch=epoch,
             iteration=self.position.iteration,

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from epochd.jobs.amend import with_amendment
+from epochd.jobs.remedies import remedies
 from epochd.store import attempts, jobs, metrics
 from epochd.store.amendments import AmendmentRow
 from epochd.store.database import Transaction
@@ -89,7 +91,8 @@ class Batch:
         self._device = device
         self._per_epoch = int(order.plan["iterations_per_epoch"])
         self._total_iterations = int(order.plan["total_iterations"])
-        self._changes: dict[int, dict[str, Any]] = {}
+        self._spec = dict(order.spec)
+        self._amendments: dict[int, AmendmentRow] = {}
         self.amend(order.amendments)
         self._began: Began | None = None
         self._is_begun_in_store = False
@@ -106,7 +109,7 @@ class Batch:
     def amend(self, rows: Sequence[AmendmentRow]) -> None:
         """Learn of amendments that training will make."""
         for row in rows:
-            self._changes[row.number] = row.changes
+            self._amendments[row.number] = row
             if row.field == "epochs":
                 self._total_iterations = self._per_epoch * int(row.value)
 
@@ -128,7 +131,7 @@ class Batch:
             case MemoryReduced():
                 self._take_reduction(note.event)
             case AmendmentApplied():
-                self._announcements.add_amendment(note.event, self._changes[note.event.number])
+                self._take_amendment(note.event)
             case CheckpointSaved() | CheckpointFailed():
                 self._take_checkpoint(note.event)
             case Exported():
@@ -171,6 +174,9 @@ class Batch:
     def _begin(self, began: Began, at: float) -> None:
         self._began, self._began_at = began, at
         self._blocks = BlockBuffer(after=began.iteration)
+        for row in self._amendments.values():
+            if row.iteration is not None and row.iteration <= began.iteration:
+                self._put_in_force(row)
         self._now = _Snapshot(began.epoch, began.iteration, micro_batches=began.micro_batches)
         if began.last_epoch is not None:
             self._now.last_epoch = began.last_epoch
@@ -203,7 +209,19 @@ class Batch:
             # As it is: to make a dict of it takes longer than to write it.
             add("early_stopping.updated", event.early_stopping, iteration, epoch=epoch)
         if verdict_before != event.diagnosis.verdict:
-            add("diagnosis.changed", event.diagnosis.as_dict(), iteration, epoch=epoch)
+            add("diagnosis.changed", self._diagnosis(event.diagnosis.as_dict()), iteration, epoch=epoch)
+
+    def _diagnosis(self, found: dict[str, Any]) -> dict[str, Any]:
+        train_samples = int(self._order.plan["train_samples"])
+        return {**found, "suggestions": remedies(found, self._spec, train_samples=train_samples)}
+
+    def _take_amendment(self, event: AmendmentApplied) -> None:
+        row = self._amendments[event.number]
+        self._put_in_force(row)
+        self._announcements.add_amendment(event, row.changes)
+
+    def _put_in_force(self, row: AmendmentRow) -> None:
+        self._spec = with_amendment(self._spec, row.field, row.value)
 
     def _take_reduction(self, event: MemoryReduced) -> None:
         self._now.micro_batches = MicroBatches(event.micro_batch_size, event.batch_statistics)
