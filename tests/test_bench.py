@@ -1,5 +1,6 @@
 """The benchmarks still run, and compare what they say they compare."""
 
+import json
 import re
 import subprocess
 import sys
@@ -111,3 +112,20 @@ def test_batch_sizes_are_compared_in_figures_and_in_a_picture(tmp_path, how):
         assert len(re.findall(rf"^\| {size} \| {iterations} \| [0-9]+ MB \|", done.stdout, re.MULTILINE)) == 2
     drawn = ET.fromstring(picture.read_text())
     assert len(drawn.findall("{*}polyline")) == 4
+
+
+@pytest.mark.torture
+def test_the_diagnosis_is_measured_and_mended(tmp_path):
+    saved = tmp_path / "curves.json"
+    command = [sys.executable, str(ENGINE.with_name("diagnosis.py")), "--mend", "--save", str(saved)]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert len(json.loads(saved.read_text())) >= 60
+    halves = re.findall(
+        r"^(?:fitted on|reported, not fitted on): ([0-9]+) of ([0-9]+) right", done.stdout, re.MULTILINE
+    )
+    assert len(halves) == 2, done.stdout
+    assert all(int(right) >= 0.8 * int(count) for right, count in halves)
+    faults = re.findall(r"^\| `[a-z]+` \| ([0-9]+) \| [0-9]+ \| ([0-9]+) \|", done.stdout, re.MULTILINE)
+    assert len(faults) == 5, done.stdout
+    assert all(int(gone) >= 0.9 * int(count) for count, gone in faults)

@@ -178,9 +178,13 @@ def test_noise_is_the_standard_deviation_from_epoch_to_epoch(deviation):
 
 
 def test_a_clear_case_is_surer_than_a_doubtful_one():
-    clear, doubtful = (judge(*overfit(np.arange(length))) for length in (60, 31))
-    assert (clear.verdict, doubtful.verdict) == ("overfitting", "overfitting")
-    assert doubtful.confidence < clear.confidence < 1
+    train, _ = overfit()
+    lift = np.linspace(0, 0.3, 60) * (EPOCHS > 20)
+    found = [judge(train, np.exp(-EPOCHS / 5) + 0.2 + part * lift) for part in np.linspace(0.2, 1, 60)]
+    sure = [one.confidence for one in found if one.verdict == "overfitting"]
+    assert sure == sorted(sure)
+    assert sure[0] < 0.75 * sure[-1]
+    assert sure[-1] < 1
 
 
 def test_training_cut_short_is_underfitting():
