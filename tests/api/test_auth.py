@@ -60,7 +60,14 @@ def test_the_key_is_asked_for_before_anything_else(guarded, body, headers):
     ]
     assert ("PATCH", "/v1/jobs/{job_id}") in operations
     for method, path in operations:
-        url = path.format(a="job_none", b="job_none", job_id="job_none", dataset="digits", name="model.json")
+        url = path.format(
+            a="job_none",
+            b="job_none",
+            job_id="job_none",
+            dataset="digits",
+            name="model.json",
+            measurement_id="x",
+        )
         answer = guarded.request(method, f"{url}?limit=1&limit=2&x=y", content=body, headers=headers)
         assert (answer.status_code, answer.json()["code"]) == (401, "unauthorized"), (method, path)
 

@@ -9,6 +9,7 @@ from fastapi import APIRouter, Depends, FastAPI
 
 from epochd.api import (
     artifacts,
+    batch_size,
     compare,
     control,
     datasets,
@@ -93,6 +94,7 @@ def _v1() -> APIRouter:
         artifacts,
         datasets,
         what_if,
+        batch_size,
     ):
         v1.include_router(module.router)
     return v1

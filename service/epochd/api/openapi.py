@@ -38,6 +38,7 @@ TAGS: Final[list[dict[str, Any]]] = [
         "description": "Trainings: queue, plan, watch, amend, pause, cancel, retry and delete them.",
     },
     {"name": "datasets", "description": "What is trained on: bring data sets, look at them, remove them."},
+    {"name": "batch size", "description": "Which batch size to take, measured on the device."},
     {"name": "metrics", "description": "What was measured at each iteration and epoch."},
     {
         "name": "events",

@@ -33,6 +33,11 @@ def claim(
     return taken
 
 
+def refused_devices(alive: Sequence[WorkerRow], device: str, model: str | None) -> list[str]:
+    """List what may be asked for as a device that this slot leaves to others; ``model`` is the operator's, or None."""
+    return _left_to_others(list(alive) if model is None else _with_model(alive, model), device)
+
+
 def _with_model(alive: Sequence[WorkerRow], model: str) -> list[WorkerRow]:
     """List those that could take a job of this model: nothing is left to others, who cannot train it either."""
     return [one for one in alive if model in (one.models or ())]

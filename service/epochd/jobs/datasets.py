@@ -24,7 +24,7 @@ from epochd.datasets import catalogue
 from epochd.errors import ConflictError, DuplicateKeyError, IdempotencyKeyReusedError
 from epochd.jobs.lifecycle import DONE
 from epochd.jobs.use import ID_PREFIX
-from epochd.store import datasets
+from epochd.store import datasets, measurements
 from epochd.store.database import Database, Transaction
 from epochd.store.datasets import DatasetRow, NewDataset
 
@@ -96,8 +96,8 @@ def register(db: Database, datasets_dir: Path, arrived: Arrived) -> Registered:
 def delete(db: Database, datasets_dir: Path, key: str) -> None:
     """Remove a data set by its id or name: its row, then its folder, unless another data set shares it.
 
-    Raises ``NotFoundError``, and ``ConflictError`` while a job that is not done needs it (``dataset_in_use``) and for
-    a built-in one (``dataset_built_in``).
+    Raises ``NotFoundError``, and ``ConflictError`` while a job or a measurement that is not done needs it
+    (``dataset_in_use``) and for a built-in one (``dataset_built_in``).
     """
     if key in catalogue.names():
         raise ConflictError(f"{key} is built in and cannot be removed.", code="dataset_built_in")
@@ -200,6 +200,8 @@ def _taken(name: str) -> ConflictError:
 
 def _refuse_used(tx: Transaction, row: DatasetRow) -> None:
     users, count = datasets.users(tx, row.number, tuple(DONE), _NAMED_USERS)
+    measuring = measurements.needing(tx, [row.id])
+    users, count = [*users, *measuring][:_NAMED_USERS], count + len(measuring)
     if count:
         more = f" and {count - len(users)} more" if count > len(users) else ""
         message = (

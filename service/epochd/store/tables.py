@@ -15,6 +15,7 @@ Who writes what:
 - ``counters``: whoever ends an attempt.
 - ``directories``: ``epochd serve``, when it starts.
 - ``workers``: each worker its own row; ``models``: each worker those that it has.
+- ``measurements``: the API inserts; the worker that takes one does the rest, fenced by ``taken``.
 - ``datasets``: the API, when an upload is complete. ``job_datasets``: the API, with the job.
 """
 
@@ -295,4 +296,28 @@ models = Table(
     Column("name", Text, primary_key=True),
     Column("description", Json, nullable=False),  # parameters' JSON schema, tasks, inputs, package, version
     Column("published_at", UtcTime, nullable=False),
+)
+
+measurements = Table(
+    "measurements",
+    metadata,
+    Column("number", BigKey, primary_key=True, autoincrement=True),
+    Column("id", Text, nullable=False, unique=True),
+    Column("status", Text, nullable=False),  # queued, running, succeeded, failed
+    Column("spec", Json, nullable=False),  # resolved, as of a job; its epochs and batch size mean nothing
+    Column("train_samples", BigInteger, nullable=False),
+    Column("seconds", Float(53), nullable=False),  # to measure for
+    Column("requires", Text),  # the operator's model it trains; null: any worker can
+    Column("sizes", Json, nullable=False),  # training.batch_size_choice.BatchSizeMeasured, ascending
+    Column("noise_scale", Json),  # training.batch_size_choice.NoiseScale
+    Column("error", Json),
+    Column("worker", Text),
+    Column("device", Text),
+    Column("taken", Integer, nullable=False),  # how often a worker has begun it
+    Column("lease_expires_at", UtcTime),
+    Column("created_at", UtcTime, nullable=False),
+    Column("started_at", UtcTime),
+    Column("finished_at", UtcTime),
+    Index(None, "status"),
+    sqlite_autoincrement=True,
 )

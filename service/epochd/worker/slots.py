@@ -1,4 +1,4 @@
-"""A slot claims one job after another and follows each attempt to its end."""
+"""A slot takes one job, or measurement, after another and follows each to its end."""
 
 import logging
 
@@ -11,6 +11,7 @@ from epochd.worker import sweep
 from epochd.worker.executors.local import LocalExecutor
 from epochd.worker.follower import Conclude, Follower, SlotConfig
 from epochd.worker.loop import Loop
+from epochd.worker.measurer import Measurer
 from epochd.worker.order import AttemptOrder
 from epochd.worker.waker import Waker
 
@@ -32,6 +33,7 @@ class Slot(Loop):
         self._config = config
         self._device = device
         self._waker = waker
+        self._measurer = Measurer(db, executor, config, device, self.stopping)
 
     def tick(self) -> None:
         """Train the next job, or wait until something changes."""
@@ -39,6 +41,8 @@ class Slot(Loop):
         if self.stopping.is_set():
             return
         changes = self._waker.changes
+        if self._measurer.measure_next():  # somebody waits for it, and it is short
+            return
         taken = claim(
             self._db,
             worker=self._config.worker,

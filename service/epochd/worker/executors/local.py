@@ -19,6 +19,7 @@ from typing import Any
 import psutil
 
 from epochd.jobs.complete import Outcome
+from epochd.worker.measuring import Measuring, MeasuringOrder
 from epochd.worker.operator_models import discover
 from epochd.worker.order import AttemptOrder
 
@@ -135,6 +136,10 @@ class LocalExecutor:
     def operator_models(self) -> list[dict[str, Any]]:
         """Describe the operator's models that are installed here; those that cannot be used are told in the log."""
         return discover(self._context)
+
+    def measure(self, order: MeasuringOrder) -> Measuring:
+        """Start to measure batch sizes, in a process that is gone at the end of its ``with``."""
+        return Measuring(self._context, order)
 
     def launch(self, order: AttemptOrder) -> RunningAttempt:
         """Start a runner for one attempt."""
