@@ -79,17 +79,11 @@ EXAMPLE: Final[dict[str, Any]] = {
     "started_at": "2026-01-31T09:00:00.301Z",
     "finished_at": "2026-01-31T09:00:10.655Z",
 }
-_WAITING: Final[dict[str, Any]] = EXAMPLE | {
-    **{"status": "queued", "done": False, "sizes": [], "noise_scale": None, "fits": None, "fastest": None},
-    **{
-        "recommended": None,
-        "reasons": None,
-        "worker": None,
-        "device": None,
-        "started_at": None,
-        "finished_at": None,
-    },
-}
+_NOT_YET: Final = (
+    *("noise_scale", "fits", "fastest", "recommended", "reasons"),
+    *("worker", "device", "started_at", "finished_at"),
+)
+_WAITING: Final = {**EXAMPLE, "status": "queued", "done": False, "sizes": [], **dict.fromkeys(_NOT_YET)}
 _SHOWN: Final = {"content": {"application/json": {"example": EXAMPLE}}}
 
 

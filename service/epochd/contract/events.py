@@ -14,6 +14,7 @@ EventType = Literal[
     "checkpoint.restored",
     "checkpoint.failed",
     "spec.amended",
+    "batch_size.chosen",
     "memory.reduced",
     "export.completed",
     "export.failed",
@@ -54,6 +55,10 @@ EVENT_DATA: Final[dict[EventType, str]] = {
     "checkpoint.failed": "`code`, `message`: it could not be written; training goes on without it",
     "spec.amended": (
         "`changes` (dotted field: new value), `epoch` and `iteration` (the newest completed when it took effect)"
+    ),
+    "batch_size.chosen": (
+        "`batch_size`, what `auto` came to, and why: `fits`, `fastest`, `recommended`, `reasons`, `sizes` and "
+        "`noise_scale` as `POST /v1/batch-size` answers"
     ),
     "memory.reduced": (
         "`epoch`, `iteration` (the one that did not fit into memory, done all the same), `batch_size`, "

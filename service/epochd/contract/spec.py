@@ -199,6 +199,17 @@ def _number_or_auto(value: Any) -> str:
     return "auto" if isinstance(value, str) else "number"
 
 
+def _auto_size(value: Any) -> Any:
+    if value != "auto":
+        raise ValueError(f'must be a whole number of at least 1, or "auto"; got {json.dumps(value)[:80]}')
+    return value
+
+
+BatchSize = Annotated[
+    Annotated[int, Field(ge=1, le=MAX_SAMPLES), Tag("number")]
+    | Annotated[Literal["auto"], BeforeValidator(_auto_size), Tag("auto")],
+    Discriminator(_number_or_auto),
+]
 Patience = Annotated[int, Field(ge=0, le=MAX_EPOCHS)]
 MinDelta = Annotated[
     Annotated[float, Field(ge=0, le=1e12), Tag("number")]
@@ -251,8 +262,9 @@ class JobSpec(Request):
     """By default an `mlp` that fits the data set."""
     epochs: Epochs
     """Passes over the training samples, at most."""
-    batch_size: Annotated[int, Field(ge=1, le=MAX_SAMPLES)]
-    """Samples in one mini-batch."""
+    batch_size: BatchSize
+    """Samples in one mini-batch. `auto` measures sizes on the device before training, takes the one that
+    `POST /v1/batch-size` would recommend, and puts it here."""
     optimizer: Optimizer = AdamW(name="adamw")
     schedule: Schedule = ConstantSchedule(name="constant")
     loss: Loss | None = None

@@ -18,6 +18,7 @@ from epochd.store.amendments import PARAMS, Field
 from epochd.store.database import Database, Transaction
 from epochd.store.jobs import JobRow
 
+MEASURED: Final = "batch_size_measured"
 AT_ONCE: Final = ("name", "tags", "priority")
 OF_THE_TRAINING: Final[tuple[Field, ...]] = ("learning_rate", "epochs", "early_stopping")
 
@@ -51,7 +52,7 @@ def withdraw_pending(tx: Transaction, row: JobRow) -> None:
     }
     # The job must end, even if this version would no longer accept what it was trained with.
     with suppress(InvalidRequestError):
-        _store(tx, row, plan_job(tx, JobSpec.model_validate(_with_values(row.spec, in_force))))
+        store(tx, row, plan_job(tx, JobSpec.model_validate(_with_values(row.spec, in_force))))
 
 
 def _amend(tx: Transaction, row: JobRow, patch: JobPatch) -> None:
@@ -64,7 +65,7 @@ def _amend(tx: Transaction, row: JobRow, patch: JobPatch) -> None:
     before, values = _values(row.spec), _values(after)
     training = [(field, values[field]) for field in OF_THE_TRAINING if values[field] != before[field]]
     if changed or training:
-        _store(tx, row, planned)
+        store(tx, row, planned)
     if row.has_begun and (changed or training):
         # Kept as it was stored: a later version may write the same spec differently.
         jobs.amend(tx, row.number, initial_spec=row.initial_spec or row.spec)
@@ -93,15 +94,17 @@ def _require_more_than_completed(row: JobRow, epochs: int) -> None:
         raise InvalidRequestError.of(ParamError("epochs", message, "epochs_already_completed"))
 
 
-def _store(tx: Transaction, row: JobRow, planned: PlannedJob) -> None:
+def store(tx: Transaction, row: JobRow, planned: PlannedJob) -> None:
     """Write an amended spec, its plan and its advice, and what of it has a column of its own."""
     stored = planned.spec.model_dump(mode="json")
+    # What was measured stays true.
+    measured = [one for one in row.advice if one["code"] == MEASURED]
     jobs.amend(
         tx,
         row.number,
         spec=stored,
         plan=planned.plan.model_dump(),
-        advice=[advice.model_dump() for advice in planned.advice],
+        advice=[*measured, *(advice.model_dump() for advice in planned.advice)],
         **{name: stored[name] for name in AT_ONCE},
     )
 

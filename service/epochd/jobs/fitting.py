@@ -177,7 +177,8 @@ def _augmentation(spec: JobSpec, info: DatasetInfo) -> Iterator[ParamError]:
 def of_plan(spec: JobSpec, info: DatasetInfo, plan: Plan) -> list[ParamError]:
     """What of a filled-in spec does not work out in its mini-batches."""
     model = spec.model
-    if plan.last_batch_size >= MIN_BATCH_NORM_SAMPLES or not isinstance(model, BuiltinModel):
+    is_open = spec.batch_size == "auto" and plan.train_samples >= MIN_BATCH_NORM_SAMPLES
+    if is_open or plan.last_batch_size >= MIN_BATCH_NORM_SAMPLES or not isinstance(model, BuiltinModel):
         return []
     has_option = getattr(model, "batch_norm", False)
     if not has_option and not _always_normalises(model, info):

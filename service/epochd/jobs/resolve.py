@@ -24,6 +24,7 @@ from epochd.training.variation import LEAST
 DEFAULT_CLASSES = 2
 DEFAULT_TARGETS = 1
 DEFAULT_FRACTION = 0.2
+PROVISIONAL_BATCH_SIZE = 32
 
 
 def resolve(spec: JobSpec, known: Known = BUILT_IN) -> JobSpec:
@@ -41,7 +42,7 @@ def resolve(spec: JobSpec, known: Known = BUILT_IN) -> JobSpec:
     errors += warm_start.contradictions(resolved, info, known)
     errors += validation_data.contradictions(resolved, info, known)
     errors += _unplannable(resolved, info, known) or contradictions.with_plan(
-        resolved, info, plan_of(resolved, known)
+        resolved, info, plan_of(_with_most_iterations(resolved), known)
     )
     if errors:
         raise InvalidRequestError.of(*errors)
@@ -69,6 +70,8 @@ def plan_of(spec: JobSpec, known: Known = BUILT_IN) -> Plan:
 
 def advice_of(spec: JobSpec, plan: Plan) -> list[Advice]:
     """What works about a resolved spec but could be better."""
+    if spec.batch_size == "auto":
+        return [_measured_later(plan), *_policy_advice(spec)]
     given = advise(
         plan=plan,
         epochs=spec.epochs,
@@ -79,15 +82,36 @@ def advice_of(spec: JobSpec, plan: Plan) -> list[Advice]:
     return [Advice(code=a.code, param=a.param, message=a.message) for a in given] + _policy_advice(spec)
 
 
+def _measured_later(plan: Plan) -> Advice:
+    return Advice(
+        code="batch_size_auto",
+        param="batch_size",
+        message=(
+            "The batch size is measured on the device before training begins, which takes some seconds; until then "
+            f"the plan is that of {plan.batch_size}."
+        ),
+    )
+
+
 def _plan(spec: JobSpec, samples: int, known: Known) -> Plan:
     train, validation = validation_data.sizes(spec, samples, known)
     return make_plan(
         train_samples=train,
         validation_samples=validation,
-        batch_size=spec.batch_size,
+        batch_size=_provisional(train) if spec.batch_size == "auto" else spec.batch_size,
         epochs=spec.epochs,
         drop_last=spec.drop_last,
     )
+
+
+def _with_most_iterations(spec: JobSpec) -> JobSpec:
+    """A size that is still to be measured may come to any that the rest of the spec allows: the smallest at worst."""
+    return spec.model_copy(update={"batch_size": 1}) if spec.batch_size == "auto" else spec
+
+
+def _provisional(train_samples: int) -> int:
+    """What a job is planned with until its batch size is measured."""
+    return min(PROVISIONAL_BATCH_SIZE, 1 << (train_samples.bit_length() - 1)) if train_samples else 1
 
 
 def _unplannable(spec: JobSpec, info: DatasetInfo, known: Known) -> list[ParamError]:

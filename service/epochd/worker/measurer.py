@@ -5,8 +5,9 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import closing
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
+from epochd.errors import DatabaseUnavailableError
 from epochd.jobs import batch_size
 from epochd.store import measurements
 from epochd.store.database import Database, Transaction
@@ -17,6 +18,8 @@ from epochd.worker.measuring import MeasuringOrder, Message
 
 log = logging.getLogger("epochd.worker")
 
+REPORT_SECONDS: Final = 1.0
+"""No lease is shorter than three of these; and so soon a cancellation is heard."""
 Found = dict[str, Any]
 """What was measured: ``sizes`` and ``noise_scale``."""
 Ended = Found | Literal["left"] | None
@@ -64,7 +67,7 @@ class Measurer:
             log.info("%s: %s", row.id, "measured" if ended is None else ended["message"])
 
     def follow(self, spec: dict[str, Any], seconds: float, report: Callable[[Found], bool]) -> Ended:
-        """Measure, and report all that was found each time more is, and whenever a third of the lease is over.
+        """Measure, and report all that was found each time more is, and each second.
 
         It is left when the worker stops, and when ``report`` gives False.
         """
@@ -81,16 +84,19 @@ class Measurer:
                     error: Found | None = message[1]
                     return error
                 _take_in(found, message)
-                if message is not None or time.monotonic() - reported > self._config.lease_seconds / 3:
+                if message is not None or time.monotonic() - reported > REPORT_SECONDS:
                     reported = time.monotonic()
                     if not report(found):
                         return "left"
         return None
 
     def _record(self, row: MeasurementRow, found: Found) -> bool:
-        return self._write(
-            lambda tx: measurements.record(tx, row, lease_seconds=self._config.lease_seconds, **found)
-        )
+        try:
+            return self._write(
+                lambda tx: measurements.record(tx, row, lease_seconds=self._config.lease_seconds, **found)
+            )
+        except DatabaseUnavailableError:
+            return True  # whether it is still ours, the next write says
 
     def _write(self, write: Callable[[Transaction], bool]) -> bool:
         with self._db.write() as tx:

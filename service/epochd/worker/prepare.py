@@ -193,6 +193,7 @@ def training_config(spec: JobSpec, info: DatasetInfo, device: str) -> TrainingCo
     """Translate a resolved spec for the engine. ``device`` is the slot's; a spec that names one wins."""
     assert spec.model is not None, "the spec is resolved"
     assert spec.loss is not None, "the spec is resolved"
+    assert spec.batch_size != "auto", "it was measured before"
     return TrainingConfig(
         task=info.task,
         model=_model(spec.model, info),

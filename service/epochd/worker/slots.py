@@ -13,6 +13,7 @@ from epochd.worker.follower import Conclude, Follower, SlotConfig
 from epochd.worker.loop import Loop
 from epochd.worker.measurer import Measurer
 from epochd.worker.order import AttemptOrder
+from epochd.worker.sizing import Sizing
 from epochd.worker.waker import Waker
 
 log = logging.getLogger("epochd.worker")
@@ -34,6 +35,7 @@ class Slot(Loop):
         self._device = device
         self._waker = waker
         self._measurer = Measurer(db, executor, config, device, self.stopping)
+        self._sizing = Sizing(db, self._measurer, config, self.stopping)
 
     def tick(self) -> None:
         """Train the next job, or wait until something changes."""
@@ -58,6 +60,13 @@ class Slot(Loop):
     def _train(self, taken: Claim) -> None:
         log.info("%s: attempt %s starts on %s", taken.job.id, taken.attempt_id, self._device)
         sweep.mark(self._config.folders.checkpoints, taken.job.id, self._db)
+        sized = self._sizing.sized(taken)
+        if not isinstance(sized, Claim):
+            self._persist(sized)
+            return
+        self._launch(sized)
+
+    def _launch(self, taken: Claim) -> None:
         try:
             running = self._executor.launch(self._order(taken))
         except OSError as error:
