@@ -12,6 +12,7 @@ from epochd.jobs.submit import plan_job
 from epochd.store import amendments, attempts, events, jobs
 from epochd.store.database import Database, Transaction
 from epochd.store.jobs import Claim, JobRow
+from epochd.training.advice import FEW_ITERATIONS
 from epochd.training.batch_size_choice import BatchSizeChoice, BatchSizeMeasured, NoiseScale, choose
 
 AUTO: Final = "auto"
@@ -39,8 +40,9 @@ def settle(
 ) -> Claim:
     """Put the size that was found best into the spec and the plan of a job that is held; return the claim as it is now.
 
-    Of the sizes that fit it is the recommended one, or the nearest below, then above, that the spec allows: a warm-up
-    has to end within the training, and batch normalisation needs two samples in the last mini-batch. Raises
+    Of the sizes that fit it is the recommended one, or the nearest below that leaves the spec's epochs enough weight
+    updates, or any that the spec allows: a warm-up has to end within the training, and batch normalisation needs two
+    samples in the last mini-batch. Raises
     AttemptLostError, OutOfMemoryError where no size fits, and InvalidRequestError where the spec allows none.
     """
     measured = [BatchSizeMeasured.from_dict(one) for one in sizes]
@@ -52,7 +54,7 @@ def settle(
     with db.write() as tx:
         attempts.renew(tx, taken.attempt_id, lease_seconds)
         row = jobs.get(tx, taken.job.id, lock=True)
-        planned = _planned(tx, row, list(_by_preference(fitting, choice.recommended)))
+        planned = _planned(tx, row, list(_by_preference(fitting, choice.recommended, row)))
         _put(tx, row, planned, choice)
         told = {**choice.as_dict(), "sizes": list(sizes), "noise_scale": noise_scale}
         events.append(tx, row.number, "batch_size.chosen", {"batch_size": planned.spec.batch_size, **told})
@@ -68,8 +70,11 @@ def settle_unmeasured(db: Database, taken: Claim, *, lease_seconds: float) -> Cl
         return _again(tx, taken)
 
 
-def _by_preference(fitting: Sequence[int], recommended: int) -> Iterator[int]:
-    yield from (size for size in reversed(fitting) if size <= recommended)
+def _by_preference(fitting: Sequence[int], recommended: int, row: JobRow) -> Iterator[int]:
+    below = [size for size in reversed(fitting) if size <= recommended]
+    samples, epochs = row.plan["train_samples"], row.spec["epochs"]
+    yield from (size for size in below if samples // size * epochs >= FEW_ITERATIONS)
+    yield from below
     yield from (size for size in fitting if size > recommended)
     # Where one sample more than a power of two are trained on, each power of two leaves one over.
     yield from range(recommended - 1, max(recommended - NEAREST, 0), -1)
@@ -101,7 +106,10 @@ def _put(tx: Transaction, row: JobRow, planned: PlannedJob, choice: BatchSizeCho
 def _advice(size: Any, choice: BatchSizeChoice) -> dict[str, Any]:
     said = choice.reasons["recommended"]
     if size != choice.recommended:
-        said = f"{said} The spec does not allow {choice.recommended}: it is the nearest that it does allow."
+        said = (
+            f"{said} Taken is {size}: with {choice.recommended} the job's epochs would be too few weight updates, "
+            "or the rest of its spec does not allow it."
+        )
     return {"code": MEASURED, "param": "batch_size", "message": f"Measured: {said}"}
 
 
