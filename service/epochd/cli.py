@@ -136,7 +136,7 @@ def _takes(settings: frozenset[str]) -> Callable[[Callable[[Settings], None]], C
 
 def _print_version(asked: bool) -> None:  # noqa: FBT001 - typer passes the flag by position
     if asked:
-        from epochd import __version__  # noqa: PLC0415
+        from epochd.version import __version__  # noqa: PLC0415
 
         typer.echo(f"epochd {__version__}")
         raise typer.Exit

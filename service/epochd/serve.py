@@ -18,7 +18,6 @@ from typing import Final
 from rich.console import Console
 from rich.markup import escape
 
-from epochd import __version__
 from epochd.api.server import BACKLOG, LAST_SECONDS, Server, configure_logging
 from epochd.api.shared_directory import shared_directory
 from epochd.lifeline import exit_at_last
@@ -33,6 +32,7 @@ from epochd.preflight import (
 )
 from epochd.settings import Settings
 from epochd.supervisor import Child, Supervisor
+from epochd.version import __version__
 
 A_LONG_TIME_SECONDS = 86_400.0
 API_MARGIN_SECONDS: Final = 10.0

@@ -14,9 +14,9 @@ from typing import Any, Final
 import orjson
 from fastapi import Request, Response
 
-import epochd
 from epochd.jobs.lifecycle import is_done
 from epochd.store.jobs import JobRow
+from epochd.version import __version__
 
 HEADERS: Final[dict[str, Any]] = {
     "ETag": {
@@ -50,7 +50,7 @@ def headers_of(job: JobRow, media_type: str, query: Mapping[str, Any] | None = N
 
 def _digest(job_id: str, media_type: str, query: Mapping[str, Any] | None) -> str:
     # Another version may write the same numbers in other bytes.
-    representation = [job_id, media_type, query, epochd.__version__, _writer(), orjson.__version__]
+    representation = [job_id, media_type, query, __version__, _writer(), orjson.__version__]
     return hashlib.sha256(orjson.dumps(representation, option=orjson.OPT_SORT_KEYS)).hexdigest()[:16]
 
 

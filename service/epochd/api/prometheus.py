@@ -12,7 +12,6 @@ from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.registry import Collector
 from starlette.exceptions import HTTPException
 
-from epochd import __version__
 from epochd.api import processes
 from epochd.api.auth import GuardedRoute, authenticate
 from epochd.api.negotiate import negotiate
@@ -21,6 +20,7 @@ from epochd.api.responses import describe
 from epochd.api.statistics import Reading, families
 from epochd.store.database import Database
 from epochd.store.statistics import Statistics
+from epochd.version import __version__
 
 router = APIRouter(route_class=GuardedRoute, tags=["monitoring"], dependencies=[Depends(authenticate)])
 

@@ -3,12 +3,14 @@
 https://html.spec.whatwg.org/multipage/server-sent-events.html#event-stream-interpretation
 """
 
+import asyncio
 import codecs
 import io
 import json
 import random
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any
@@ -29,6 +31,7 @@ RETRYABLE_STATUSES = frozenset(
 MAX_PAUSE_SECONDS = 5.0
 SILENCE_SECONDS = 60.0
 """A stream that says nothing for so long is dead: the service sends a comment every 15 s."""
+TIMEOUT = httpx.Timeout(10.0, read=SILENCE_SECONDS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,8 +117,69 @@ def parse(chunks: Iterable[bytes]) -> Iterator[ServerSentEvent]:
     yield from parser.feed(b"", final=True)
 
 
-class _NothingFollowsError(Exception):
-    """The service knows that the last event has been received: 204, do not reconnect."""
+class Following:
+    """A job's events through lost connections: what each connection asks, and when there is nothing more to ask for.
+
+    It does no input or output, so that blocking and asynchronous readers have one logic. For each connection:
+    ``begin``, a request with ``headers()``, ``check`` its answer, ``feed`` it what comes, and ``end``.
+    """
+
+    def __init__(self, url: str, last_event_id: str = "", attempts: int = 8) -> None:
+        self._url = url
+        self._parser = EventParser(last_event_id)
+        self._attempts = attempts
+        self._failures = 0
+        self._is_over = False
+        self.begin()
+
+    def begin(self) -> None:
+        """Forget what a connection before left unfinished."""
+        self._parser.reset()
+        self._newest, self._before = "", self._parser.last_event_id
+        self.is_cut_off = False
+
+    def headers(self) -> dict[str, str]:
+        """What to send: where the stream is to go on."""
+        headers = {"Accept": "text/event-stream", "Cache-Control": "no-store"}
+        return headers | ({"Last-Event-ID": self._before} if self._before else {})
+
+    def check(self, response: httpx.Response) -> bool:
+        """Look at the status; False when the service knows that the last event has been received.
+
+        Raises ``httpx.HTTPStatusError`` when it refuses, and ServiceUnavailableError when it does so for now.
+        """
+        if response.status_code in RETRYABLE_STATUSES:
+            raise ServiceUnavailableError(f"{self._url} answered {response.status_code}")
+        response.raise_for_status()
+        self._is_over = response.status_code == HTTPStatus.NO_CONTENT
+        return not self._is_over
+
+    def feed(self, chunk: bytes) -> Iterator[ServerSentEvent]:
+        """Yield what a chunk completes; nothing more of this connection counts once ``is_cut_off``."""
+        for event in self._parser.feed(chunk):
+            self._newest = event.type
+            if event.type in {"error", "stream.interrupted"}:  # as if the line had broken
+                self.is_cut_off = True
+                return
+            self._failures = 0
+            yield event
+
+    def end(self) -> float | None:
+        """Seconds to wait before the next connection; None when the last event has come.
+
+        Raises ServiceUnavailableError after so many ``attempts`` in a row that brought nothing.
+        """
+        # Elsewhere in the sequence the last event means that the job was retried.
+        if self._is_over or self._newest in LAST_EVENT_TYPES:
+            return None
+        if self._newest == "stream.interrupted" and self._parser.last_event_id != self._before:
+            return 0.0
+        self._failures += 1
+        if self._failures >= self._attempts:
+            raise ServiceUnavailableError(
+                f"{self._url}: no event in {self._attempts} connections in a row; is the service running?"
+            )
+        return pause(self._failures, self._parser.retry_seconds)
 
 
 def read_events(
@@ -133,51 +197,67 @@ def read_events(
     service refuses (404, 401 …) and ServiceUnavailableError after ``attempts`` connections in a row that brought
     nothing.
     """
-    parser = EventParser(last_event_id)
-    failures = 0
-    while failures < attempts:
-        parser.reset()
-        newest, before = "", parser.last_event_id
-        try:
-            for event in _connection(client, url, params, parser):
-                newest = event.type
-                if newest in {"error", "stream.interrupted"}:  # as if the line had broken
-                    break
-                failures = 0
-                yield event
-            if newest in LAST_EVENT_TYPES:  # elsewhere in the sequence it means that the job was retried
-                return
-        except _NothingFollowsError:
-            return
-        except (httpx.TransportError, ServiceUnavailableError):
-            pass  # counted below, like an end that came too early
-        if newest == "stream.interrupted" and parser.last_event_id != before:
-            continue
-        failures += 1
-        time.sleep(_pause(failures, parser.retry_seconds))
-    raise ServiceUnavailableError(
-        f"{url}: no event in {attempts} connections in a row; is the service running?"
-    )
+    following = Following(url, last_event_id, attempts)
+    seconds: float | None = 0.0
+    while seconds is not None:
+        following.begin()
+        # A line that breaks is counted like an end that came too early.
+        with suppress(httpx.TransportError, ServiceUnavailableError):
+            yield from _connection(client, url, params, following)
+        seconds = following.end()
+        if seconds:
+            time.sleep(seconds)
 
 
 def _connection(
-    client: httpx.Client, url: str, params: Mapping[str, str] | None, parser: EventParser
+    client: httpx.Client, url: str, params: Mapping[str, str] | None, following: Following
 ) -> Iterator[ServerSentEvent]:
-    headers = {"Accept": "text/event-stream", "Cache-Control": "no-store"}
-    if parser.last_event_id:
-        headers["Last-Event-ID"] = parser.last_event_id
-    timeout = httpx.Timeout(10.0, read=SILENCE_SECONDS)
-    with client.stream("GET", url, params=params, headers=headers, timeout=timeout) as response:
-        if response.status_code in RETRYABLE_STATUSES:
-            raise ServiceUnavailableError(f"{url} answered {response.status_code}")
-        response.raise_for_status()
-        if response.status_code == HTTPStatus.NO_CONTENT:
-            raise _NothingFollowsError
+    headers = following.headers()
+    with client.stream("GET", url, params=params, headers=headers, timeout=TIMEOUT) as response:
+        if not following.check(response):
+            return
         for chunk in response.iter_bytes():
-            yield from parser.feed(chunk)
+            yield from following.feed(chunk)
+            if following.is_cut_off:
+                return
 
 
-def _pause(failures: int, retry_seconds: float | None) -> float:
-    """Seconds before the next connection: doubling, and never in step with other clients."""
+async def read_events_async(
+    client: httpx.AsyncClient,
+    url: str,
+    *,
+    params: Mapping[str, str] | None = None,
+    last_event_id: str = "",
+    attempts: int = 8,
+) -> AsyncGenerator[ServerSentEvent]:
+    """Yield the same as ``read_events``, without blocking."""
+    following = Following(url, last_event_id, attempts)
+    seconds: float | None = 0.0
+    while seconds is not None:
+        following.begin()
+        with suppress(httpx.TransportError, ServiceUnavailableError):
+            async for event in _connection_async(client, url, params, following):
+                yield event
+        seconds = following.end()
+        if seconds:
+            await asyncio.sleep(seconds)
+
+
+async def _connection_async(
+    client: httpx.AsyncClient, url: str, params: Mapping[str, str] | None, following: Following
+) -> AsyncGenerator[ServerSentEvent]:
+    headers = following.headers()
+    async with client.stream("GET", url, params=params, headers=headers, timeout=TIMEOUT) as response:
+        if not following.check(response):
+            return
+        async for chunk in response.aiter_bytes():
+            for event in following.feed(chunk):
+                yield event
+            if following.is_cut_off:
+                return
+
+
+def pause(failures: int, retry_seconds: float | None = None) -> float:
+    """Seconds before the next try: doubling, and never in step with other clients."""
     longest = min(MAX_PAUSE_SECONDS, (retry_seconds or 0.1) * 2.0 ** (failures - 1))
     return longest * random.uniform(0.5, 1.0)  # noqa: S311 - jitter is no secret

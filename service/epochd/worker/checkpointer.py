@@ -11,7 +11,6 @@ from typing import Any, Self
 
 import torch
 
-import epochd
 from epochd.contract.base import rfc3339
 from epochd.contract.spec import Checkpoint
 from epochd.errors import InfrastructureError, OutOfMemoryError
@@ -25,6 +24,7 @@ from epochd.training.checkpoint import (
 )
 from epochd.training.events import EpochCompleted, Event, IterationsCompleted
 from epochd.training.trainer import Trainer
+from epochd.version import __version__
 from epochd.worker.memory import require_memory_for_checkpoint
 from epochd.worker.restore import Restored
 
@@ -230,7 +230,7 @@ class Checkpointer:
             fingerprint=facts.fingerprint,
             saved_at=rfc3339(datetime.now(UTC)),
             reason=reason,
-            versions={"epochd": epochd.__version__, "torch": torch.__version__},
+            versions={"epochd": __version__, "torch": torch.__version__},
         )
 
     def _run(self) -> None:

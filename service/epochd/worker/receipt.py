@@ -17,7 +17,6 @@ from typing import Any, BinaryIO, Final
 import numpy as np
 import torch
 
-import epochd
 from epochd.contract.models import OperatorModel
 from epochd.contract.spec import JobSpec
 from epochd.datasets.preprocessing.rows import Rows
@@ -26,6 +25,7 @@ from epochd.training import durable, operator_package
 from epochd.training.events import Selection
 from epochd.training.trainer import Trainer
 from epochd.training.weights import SavedFile
+from epochd.version import __version__
 from epochd.worker.order import AttemptOrder
 from epochd.worker.prepare import PreparedData
 
@@ -157,7 +157,7 @@ def _start(rows: slice | None) -> int:
 
 def _environment(spec: JobSpec, trainer: Trainer) -> dict[str, Any]:
     return {
-        "epochd": epochd.__version__,
+        "epochd": __version__,
         "python": platform.python_version(),
         "platform": platform.platform(),
         "machine": platform.machine(),

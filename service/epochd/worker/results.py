@@ -8,7 +8,6 @@ from typing import Any, Final, Literal
 
 import torch
 
-import epochd
 from epochd.errors import InfrastructureError, TrainingError
 from epochd.jobs.complete import Outcome, error_dict
 from epochd.store.artifacts import NewArtifact
@@ -16,6 +15,7 @@ from epochd.training import weights
 from epochd.training.events import Selection
 from epochd.training.trainer import Trainer
 from epochd.training.weights import SavedFile
+from epochd.version import __version__
 from epochd.worker import receipt
 from epochd.worker.exporting import Exported, Exporter, export_all
 from epochd.worker.order import AttemptOrder
@@ -149,7 +149,7 @@ class Results:
             "attempt": self._order.attempt,
             "dataset": {"name": self._data.info.name, "digest": self._data.digest},
             "versions": {
-                "epochd": epochd.__version__,
+                "epochd": __version__,
                 "torch": torch.__version__,
                 "python": platform.python_version(),
             },
