@@ -130,7 +130,8 @@ class Trainer:
         with self.database.write() as tx:
             metrics.record_epochs(tx, self.claim.attempt_id, [row])
             self._progress(tx, epoch=epoch, metrics=values)
-            events.append(tx, self.number, "epoch.completed", {"epoch": epoch, **values})
+            data = {"epoch": epoch, "iteration": len(self.rows), **values}
+            events.append(tx, self.number, "epoch.completed", data)
 
     def burst(self, epochs):
         """Record several short epochs in one transaction, as the recorder of a fast training does."""

@@ -67,6 +67,8 @@ def test_a_job_from_its_submission_to_its_files(client, trainer, tmp_path):
     assert job.iterations()["train_loss"] == [1_000_001 + one for one in range(20)]
     assert job.iterations(points=5, fields=["train_loss"]).keys() == {"iteration", "train_loss"}
     assert job.epochs()["validation_loss"] == [1.0]
+    frame = job.iterations().to_pandas()
+    assert (len(frame), frame["train_loss"].iloc[-1]) == (20, 1_000_020)
     assert job.diagnose().verdict == "undetermined"
     trainer.finish()
     assert job.wait(5).done

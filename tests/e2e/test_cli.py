@@ -43,7 +43,7 @@ def test_the_version(run: Callable[..., Any]):
 def test_help_names_every_command(run: Callable[..., Any]):
     code, output, _ = run("--help")
     assert code == 0
-    for command in ("serve", "worker", "compare", "demo", "db"):
+    for command in ("serve", "worker", "compare", "demo", "db", "submit", "watch", "list", "show"):
         assert re.search(rf"^\W*{command} ", output, re.MULTILINE)
     assert "upgrade" in run("db", "--help")[1]
 

@@ -14,8 +14,8 @@ import httpx
 from rich.console import Console
 
 from epochd.client.events import read_events
+from epochd.client.screen import Progress, Screen
 from epochd.demo.report import print_curl_lines, print_report
-from epochd.demo.screen import Progress, Screen
 from epochd.demo.service import DemoService
 from epochd.demo.weights import download
 from epochd.errors import InfrastructureError

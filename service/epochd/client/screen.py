@@ -1,4 +1,4 @@
-"""Live progress of the demo's job: bars on a terminal, one line an epoch anywhere else."""
+"""Live progress of a job: bars on a terminal, one line an epoch anywhere else."""
 
 import time
 from dataclasses import dataclass, field
@@ -17,6 +17,7 @@ from epochd.client.sparkline import sparkline
 
 REFRESHES_PER_SECOND = 12
 CURVE_WIDTH = 32
+SCORES = ("validation_accuracy", "validation_r2", "train_accuracy", "train_r2")
 
 
 @dataclass(slots=True)
@@ -25,7 +26,10 @@ class Progress:
 
     epochs: int
     total_iterations: int
-    patience: int
+    patience: int | None
+    name: str = ""
+    status: str = "queued"
+    validates: bool = True
     epoch: int = 0
     iteration: int = 0
     epoch_iteration: int = 0
@@ -34,7 +38,7 @@ class Progress:
     iteration_loss: float | None = None
     train_loss: list[float | None] = field(default_factory=list)
     validation_loss: list[float | None] = field(default_factory=list)
-    validation_accuracy: float | None = None
+    metric: tuple[str, float] | None = None
     best_value: float | None = None
     best_epoch: int | None = None
     epochs_without_improvement: int = 0
@@ -45,13 +49,16 @@ class Progress:
         return cls(
             epochs=job["spec"]["epochs"],
             total_iterations=job["plan"]["total_iterations"],
-            patience=job["early_stopping"]["patience"],
+            patience=None if job["early_stopping"] is None else job["early_stopping"]["patience"],
+            name=job["name"] or job["id"],
+            status=job["status"],
+            validates=job["spec"]["validation"] is not None,
         )
 
     @property
-    def epochs_left(self) -> int:
-        """Epochs without improvement after which it stops, counted down."""
-        return max(0, self.patience - self.epochs_without_improvement)
+    def epochs_left(self) -> int | None:
+        """Epochs without improvement after which it stops, counted down; None where nothing stops it early."""
+        return None if self.patience is None else max(0, self.patience - self.epochs_without_improvement)
 
     def take(self, event: ServerSentEvent) -> None:
         """Note what a message of the stream says."""
@@ -61,10 +68,25 @@ class Progress:
                 self._take_iterations(content["columns"])
             case "epoch.completed":
                 self._take_epoch(content["data"])
+            case "batch_size.chosen" | "spec.amended":
+                self._take_changes(content["data"])
+            case "job.started":
+                self.status = f"training on {content['data']['device']}"
+            case "job.queued" | "job.paused" | "job.succeeded" | "job.failed" | "job.cancelled":
+                self.status = event.type.removeprefix("job.")
             case "early_stopping.updated":
                 self.best_value = content["data"]["best_value"]
                 self.best_epoch = content["data"]["best_epoch"]
                 self.epochs_without_improvement = content["data"]["epochs_without_improvement"]
+
+    def _take_changes(self, data: dict[str, Any]) -> None:
+        changes = data.get("changes", {})
+        if "epochs" in changes and self.epochs:
+            self.total_iterations = self.total_iterations // self.epochs * changes["epochs"]
+            self.epochs = changes["epochs"]
+        if "early_stopping" in changes:
+            policy = changes["early_stopping"]
+            self.patience = None if policy is None else policy["patience"]
 
     def _take_iterations(self, columns: dict[str, list[Any]]) -> None:
         if columns["iteration"]:
@@ -80,7 +102,8 @@ class Progress:
         self.iteration = max(self.iteration, self.epoch_iteration)
         self.train_loss.append(epoch["train_loss"])
         self.validation_loss.append(epoch["validation_loss"])
-        self.validation_accuracy = epoch["validation_accuracy"]
+        score = next((name for name in SCORES if epoch.get(name) is not None), None)
+        self.metric = None if score is None else (score.removeprefix("validation_"), epoch[score])
 
 
 class Screen:
@@ -107,15 +130,18 @@ class Screen:
 
     def show(self, event: ServerSentEvent) -> None:
         """Show what ``event`` changed."""
-        if event.type == "early_stopping.updated":
-            now = self._progress
-            columns = (
+        now = self._progress
+        # What early stopping says of an epoch comes after it.
+        if event.type == ("epoch.completed" if now.patience is None else "early_stopping.updated"):
+            columns = [
                 f"epoch {now.epoch:>3}/{now.epochs}",
                 f"iteration {now.epoch_iteration:>5}/{now.total_iterations}",
                 f"loss {_loss(_last(now.train_loss))}",
-                f"validation loss {_loss(_last(now.validation_loss))}",
-                f"stops in {now.epochs_left}",
-            )
+            ]
+            if now.validates:
+                columns.append(f"validation loss {_loss(_last(now.validation_loss))}")
+            if now.epochs_left is not None:
+                columns.append(f"stops in {now.epochs_left}")
             self._console.print("  ".join(["", *columns]), soft_wrap=True)
 
 
@@ -145,7 +171,8 @@ class LiveScreen(Screen):
 
 def draw(progress: Progress) -> RenderableType:
     """Draw the whole picture."""
-    return Padding(Group(_bars(progress), "", _curves(progress)), (1, 2, 0, 2))
+    title = Text.assemble((progress.name, "bold"), (f"  {progress.status}", "dim"))
+    return Padding(Group(title, "", _bars(progress), "", _curves(progress)), (1, 2, 0, 2))
 
 
 def _bars(progress: Progress) -> Table:
@@ -161,11 +188,11 @@ def _bars(progress: Progress) -> Table:
         _bar(progress.iteration, progress.total_iterations),
         f"{progress.iteration}/{progress.total_iterations}  {pace}",
     )
-    countdown = _bar(progress.epochs_left, progress.patience, style="yellow")
-    waiting = (
-        f"after {progress.epochs_left} more epochs without improvement" if progress.epochs_left else "now"
-    )
-    grid.add_row("early stop", countdown, waiting)
+    if progress.epochs_left is not None:
+        countdown = _bar(progress.epochs_left, progress.patience or 1, style="yellow")
+        left = progress.epochs_left
+        waiting = f"after {left} more epochs without improvement" if left else "now"
+        grid.add_row("early stop", countdown, waiting)
     return grid
 
 
@@ -185,17 +212,16 @@ def _curves(progress: Progress) -> Table:
     )
     now = progress.iteration_loss
     grid.add_row("loss", _curve(progress.train_loss, "cyan"), _loss(_last(progress.train_loss, now)))
-    grid.add_row(
-        "validation",
-        _curve(progress.validation_loss, "magenta"),
-        f"{_loss(_last(progress.validation_loss))}  [dim]{best}[/dim]",
-    )
-    accuracy = progress.validation_accuracy
-    grid.add_row(
-        "accuracy",
-        _bar(accuracy or 0, 1, style="green"),
-        "…" if accuracy is None else f"[bold green]{accuracy:.2%}[/bold green]",
-    )
+    if progress.validates:
+        grid.add_row(
+            "validation",
+            _curve(progress.validation_loss, "magenta"),
+            f"{_loss(_last(progress.validation_loss))}  [dim]{best}[/dim]",
+        )
+    if progress.metric is not None:
+        name, value = progress.metric
+        shown = f"{value:.2%}" if name == "accuracy" else f"{value:.4f}"
+        grid.add_row(name, _bar(min(max(value, 0), 1), 1, style="green"), f"[bold green]{shown}[/bold green]")
     return grid
 
 

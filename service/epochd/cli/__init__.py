@@ -16,6 +16,7 @@ import typer
 from pydantic import SecretStr, ValidationError
 from pydantic.fields import FieldInfo
 
+from epochd.cli.jobs import commands
 from epochd.errors import ConfigurationError, EpochdError
 from epochd.settings import Settings
 
@@ -44,12 +45,12 @@ app = typer.Typer(
     name="epochd",
     help="Train models over HTTP: every iteration and epoch recorded, streamed, and stopped in time.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
 database = typer.Typer(help="Look after the database.", no_args_is_help=True)
 app.add_typer(database, name="db")
+app.add_typer(commands)  # without a name: they are the root's own
 
 Command = Callable[..., None]
 _USER = re.compile(r"//\S*@")
