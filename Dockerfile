@@ -16,7 +16,7 @@ RUN pip install --constraint constraints.txt ${TORCH_INDEX:+--extra-index-url "$
 COPY pyproject.toml README.md LICENSE ./
 COPY migrations ./migrations
 COPY service ./service
-RUN pip install --constraint constraints.txt .
+RUN pip install --constraint constraints.txt '.[server]'
 
 FROM ${PYTHON_IMAGE}
 RUN groupadd --gid 10001 epochd \

@@ -39,7 +39,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@echo "==> $(VENV): installing torch, the large one (minutes on a slow line)"
 	@$(PIP) install -c constraints.txt $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) torch
 	@echo "==> $(VENV): installing epochd and its development tools"
-	@$(PIP) install -c constraints.txt --editable '.[dev]'
+	@$(PIP) install -c constraints.txt --editable '.[server,dev]'
 	@touch $@
 	@echo "==> $(VENV): ready"
 
@@ -76,7 +76,7 @@ bench: $(INSTALLED)  ## Measure: every script in bench/
 	@set -e; for script in bench/*.py; do echo "==> $$script"; $(BIN)/python $$script $(ARGS); done
 
 bench-peers: $(INSTALLED)  ## The engine against other ways to train, which are installed for it
-	@$(PIP) install -c constraints.txt --editable '.[dev,bench]'
+	@$(PIP) install -c constraints.txt --editable '.[server,dev,bench]'
 	@$(BIN)/python bench/engine.py $(ARGS)
 
 prometheus: $(PROMETHEUS)  ## Fetch Debian's Prometheus, which the tests let scrape the service

@@ -33,7 +33,12 @@ class TestConstraints:
             assert re.fullmatch(r"[0-9][0-9a-z.]*", version), name
 
     @pytest.mark.parametrize(
-        "requirement", [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["dev"]], ids=str
+        "requirement",
+        [
+            *PROJECT["dependencies"],
+            *(one for extra in ("server", "dev") for one in PROJECT["optional-dependencies"][extra]),
+        ],
+        ids=str,
     )
     def test_each_direct_dependency_is_pinned_to_what_it_allows(self, requirement: str):
         wanted = Requirement(requirement)

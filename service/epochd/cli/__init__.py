@@ -8,6 +8,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Mapping
+from importlib.util import find_spec
 from inspect import Parameter, Signature
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -53,6 +54,7 @@ app.add_typer(database, name="db")
 app.add_typer(commands)  # without a name: they are the root's own
 
 Command = Callable[..., None]
+_WHAT_TO_INSTALL = "pip install 'epochd[server]' brings the service"
 _USER = re.compile(r"//\S*@")
 """In an address: who signs in, and with which password."""
 
@@ -61,6 +63,11 @@ def main() -> None:
     """Run the command line; an error of ours is one line and exit code 1, or 2 when it is the operator's."""
     try:
         app()
+    except ModuleNotFoundError as error:
+        if find_spec("torch") is not None:
+            raise
+        typer.echo(f"epochd: {error.name} is not installed: {_WHAT_TO_INSTALL}", err=True)
+        sys.exit(2)
     except EpochdError as error:
         typer.echo(f"epochd: {error.message}", err=True)
         sys.exit(2 if isinstance(error, ConfigurationError) else 1)
@@ -270,4 +277,6 @@ def _demo(
     """Start a service, train a classifier of handwritten digits over HTTP, and show what came out."""
     from epochd.demo import demo  # noqa: PLC0415
 
+    if find_spec("torch") is None:
+        raise ConfigurationError(f"the demo runs the service, which is not installed: {_WHAT_TO_INSTALL}")
     demo(output)
