@@ -27,7 +27,7 @@ ENDPOINTS = {
     "DELETE /v1/datasets/{dataset}", "GET /v1/models", "GET /v1/jobs/{a}/diff/{b}",
     "POST /v1/jobs/{job_id}/early-stopping/what-if",
     "GET /v1/metrics/compare", "GET /v1/jobs/{job_id}/diagnosis",
-    "POST /v1/batch-size", "GET /v1/batch-size/{measurement_id}",
+    "POST /v1/batch-size", "GET /v1/batch-size/{measurement_id}", "GET /v1/workers",
 }  # fmt: skip
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from epochd import Client, cli
 from epochd.client import calls
+from epochd.store import workers
 
 SPEC = {"dataset": "iris", "epochs": 4, "batch_size": 12, "early_stopping": {"patience": 3}}
 
@@ -173,3 +174,27 @@ def test_files_are_fetched(run, client, trainer, tmp_path):
 def test_models(run):
     assert "hidden_sizes" in run("models")[1]
     assert {"mlp", "cnn"} <= {one["name"] for one in answer(run("models", "--json"))}
+
+
+def test_data_sets_are_brought_and_listed(run, tmp_path):
+    file = tmp_path / "flowers.csv"
+    file.write_text("a,kind,b\n" + "1,x,2\n3,y,4\n" * 10)
+    code, output, _ = run("data", "upload", file, "--target", "kind")
+    assert code == 0
+    assert output.startswith("flowers (dataset_")
+    assert "20 samples, classification" in output
+    assert "flowers  20 samples  classification" in run("data", "list")[1]
+    assert {"flowers", "iris"} <= {one["name"] for one in answer(run("data", "list", "--json"))}
+    assert "flowers" in refused(run("data", "upload", file))
+    assert "is no file" in refused(run("data", "upload", tmp_path / "none.csv"), 2)
+    (tmp_path / "ragged.csv").write_text("a,b\n1,2\n3\n")
+    assert "row 2" in refused(run("data", "upload", tmp_path / "ragged.csv"))
+
+
+def test_workers(run, database):
+    assert "No worker lives" in run("workers")[1]
+    with database.write() as tx:
+        memory = {"cpu": {"used": 2**30, "total": 2**34}}
+        workers.register(tx, id="box:7", host="box", pid=7, devices=["cpu"], slots=1, memory=memory)
+    assert "box:7   cpu (1.0 of 16.0 GiB)  1      idle" in run("workers")[1]
+    assert answer(run("workers", "--json"))[0]["id"] == "box:7"

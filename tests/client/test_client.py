@@ -218,6 +218,11 @@ def test_the_asynchronous_client_does_the_same(server, trainer, tmp_path):
             listed = [one.id async for one in client.jobs.list()]
             series = await job.iterations()
             files = await job.download(tmp_path)
+            (tmp_path / "flowers.csv").write_text("a,kind\n" + "1,x\n2,y\n" * 10)
+            brought = await client.upload(tmp_path / "flowers.csv", target="kind")
+            assert brought.samples == 20
+            assert "flowers" in [one.name async for one in client.datasets()]
+            assert await client.workers() == []
             with pytest.raises(NotFoundError):
                 await client.jobs.get("job_none")
             with pytest.raises(ConflictError):

@@ -25,6 +25,7 @@ from epochd.api import (
     polling,
     prometheus,
     what_if,
+    workers,
 )
 from epochd.api.auth import authenticate
 from epochd.api.download import FileThreads
@@ -95,6 +96,7 @@ def _v1() -> APIRouter:
         datasets,
         what_if,
         batch_size,
+        workers,
     ):
         v1.include_router(module.router)
     return v1

@@ -12,7 +12,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 
-from epochd.api import models
+from epochd.api import models, workers
 from epochd.api.health import NotReady
 from epochd.contract.problems import Problem
 from epochd.settings import Settings
@@ -45,6 +45,7 @@ TAGS: Final[list[dict[str, Any]]] = [
         "description": "What happened to a job, in one durable, numbered sequence; polled or streamed.",
     },
     models.TAG,
+    workers.TAG,
     {"name": "artifacts", "description": "The weights, and all else that a job left."},
     {"name": "monitoring", "description": "The whole service in numbers."},
     {"name": "health", "description": "For load balancers and orchestrators. Open to all."},

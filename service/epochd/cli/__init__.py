@@ -17,7 +17,8 @@ import typer
 from pydantic import SecretStr, ValidationError
 from pydantic.fields import FieldInfo
 
-from epochd.cli.jobs import commands
+from epochd.cli import data
+from epochd.cli.jobs import PANEL, commands
 from epochd.errors import ConfigurationError, EpochdError
 from epochd.settings import Settings
 
@@ -51,6 +52,7 @@ app = typer.Typer(
 )
 database = typer.Typer(help="Look after the database.", no_args_is_help=True)
 app.add_typer(database, name="db")
+app.add_typer(data.commands, name="data", rich_help_panel=PANEL)
 app.add_typer(commands)  # without a name: they are the root's own
 
 Command = Callable[..., None]

@@ -266,6 +266,21 @@ def _models(*, as_json: AsJson = False, url: Url = None, key: Key = None) -> Non
         print_models(found)
 
 
+@commands.command("workers", rich_help_panel=PANEL)
+def _workers(*, as_json: AsJson = False, url: Url = None, key: Key = None) -> None:
+    """List who trains, on which devices, and what runs there."""
+    import json  # noqa: PLC0415
+
+    from epochd.cli.output import print_workers  # noqa: PLC0415
+
+    with connected(url, key) as client:
+        found = client.workers()
+    if as_json:
+        typer.echo(json.dumps([one.model_dump(mode="json") for one in found], indent=2))
+    else:
+        print_workers(found)
+
+
 def _follow(job: "Job", *, as_json: bool, lively: bool) -> None:
     try:
         if lively:

@@ -14,6 +14,7 @@ from epochd.client.screen import Progress, Screen
 from epochd.client.sparkline import sparkline
 from epochd.contract.job import Advice, Artifact, Plan, PlannedJob
 from epochd.contract.model_list import ModelDescription
+from epochd.contract.worker_list import Worker, WorkerDevice
 
 WIDTH: Final = 40
 STYLES: Final = {
@@ -155,6 +156,29 @@ def print_plan(planned: PlannedJob) -> None:
 def _print_advice(console: Console, advice: Sequence[Advice]) -> None:
     for one in advice:
         console.print(f"[yellow]{one.param}[/]: {escape(one.message)}")
+
+
+def print_workers(workers: Sequence[Worker]) -> None:
+    """Print a table, a worker a line."""
+    console = Console(highlight=False)
+    if not workers:
+        console.print("No worker lives: jobs wait until one is started.")
+        return
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    for title in ("worker", "devices", "slots", "runs", "seen"):
+        table.add_column(title)
+    for one in workers:
+        devices = ", ".join(_device(device) for device in one.devices)
+        runs = ", ".join([*(held.job for held in one.running), *one.measuring]) or "[dim]idle[/dim]"
+        table.add_row(escape(one.id), devices, str(one.slots), runs, _ago(one.last_seen_at))
+    console.print(table)
+
+
+def _device(device: WorkerDevice) -> str:
+    if device.memory_used_bytes is None or not device.memory_total_bytes:
+        return device.name
+    used, total = (size / 2**30 for size in (device.memory_used_bytes, device.memory_total_bytes))
+    return f"{device.name} ({used:.1f} of {total:.1f} GiB)"
 
 
 def print_models(models: Sequence[ModelDescription]) -> None:

@@ -19,9 +19,10 @@ from epochd.client.series import Series
 from epochd.contract import job as wire
 from epochd.contract.batch_size import BatchSizeMeasurement
 from epochd.contract.compare import Comparison
-from epochd.contract.datasets import DatasetSummary
+from epochd.contract.datasets import Dataset, DatasetSummary
 from epochd.contract.model_list import ModelDescription
 from epochd.contract.what_if import WhatIf
+from epochd.contract.worker_list import Worker
 from epochd.errors import ServiceUnavailableError
 
 T = TypeVar("T")
@@ -75,7 +76,8 @@ class AsyncClient:
         if isinstance(step, Pause):
             await asyncio.sleep(step.seconds)
             return None
-        return await self._http.send(step.request(self._http))
+        with step.opened() as file:
+            return await self._http.send(step.request(self._http, file))
 
     async def compare(
         self, jobs: Sequence[str], *, metric: str | None = None, target: float | None = None
@@ -86,6 +88,17 @@ class AsyncClient:
     async def models(self) -> list[ModelDescription]:
         """List what can be trained."""
         return (await self.carry_out(operations.models())).data
+
+    async def workers(self) -> list[Worker]:
+        """List who trains, on which devices, and what runs there."""
+        return (await self.carry_out(operations.workers())).data
+
+    async def upload(self, file: str | Path, **fields: str | Sequence[str]) -> Dataset:
+        """Bring a data set: the ``file``, and by name whatever is not to be inferred (``name``, ``target``, …).
+
+        Sent again after a lost answer, it makes no second one.
+        """
+        return await self.carry_out(operations.upload(Path(file), fields))
 
     async def datasets(self) -> AsyncGenerator[DatasetSummary]:
         """List the data sets that were brought, the newest first."""

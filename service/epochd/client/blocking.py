@@ -20,9 +20,10 @@ from epochd.client.series import Series
 from epochd.contract import job as wire
 from epochd.contract.batch_size import BatchSizeMeasurement
 from epochd.contract.compare import Comparison
-from epochd.contract.datasets import DatasetSummary
+from epochd.contract.datasets import Dataset, DatasetSummary
 from epochd.contract.model_list import ModelDescription
 from epochd.contract.what_if import WhatIf
+from epochd.contract.worker_list import Worker
 from epochd.errors import ServiceUnavailableError
 
 T = TypeVar("T")
@@ -72,7 +73,8 @@ class Client:
         if isinstance(step, Pause):
             time.sleep(step.seconds)
             return None
-        return self._http.send(step.request(self._http))
+        with step.opened() as file:
+            return self._http.send(step.request(self._http, file))
 
     def compare(
         self, jobs: Sequence[str], *, metric: str | None = None, target: float | None = None
@@ -83,6 +85,17 @@ class Client:
     def models(self) -> list[ModelDescription]:
         """List what can be trained."""
         return self.carry_out(operations.models()).data
+
+    def workers(self) -> list[Worker]:
+        """List who trains, on which devices, and what runs there."""
+        return self.carry_out(operations.workers()).data
+
+    def upload(self, file: str | Path, **fields: str | Sequence[str]) -> Dataset:
+        """Bring a data set: the ``file``, and by name whatever is not to be inferred (``name``, ``target``, …).
+
+        Sent again after a lost answer, it makes no second one.
+        """
+        return self.carry_out(operations.upload(Path(file), fields))
 
     def datasets(self) -> Iterator[DatasetSummary]:
         """List the data sets that were brought, the newest first."""

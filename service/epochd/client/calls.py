@@ -6,9 +6,11 @@ a ``Pause``; what it returns is the result. So there is one logic for both clien
 
 import json
 from collections.abc import Generator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from http import HTTPStatus
-from typing import Any, Final
+from pathlib import Path
+from typing import Any, BinaryIO, Final
 
 import httpx
 
@@ -41,7 +43,10 @@ _ERRORS: Final[Mapping[int, type[EpochdError]]] = {
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A request; ``seconds`` is how long its answer may take beside the network's way."""
+    """A request; ``seconds`` is how long its answer may take beside the network's way.
+
+    It has a ``body``, as JSON, or a ``file``, in a form with ``fields``.
+    """
 
     method: str
     path: str
@@ -49,9 +54,15 @@ class Call:
     body: Any = None
     headers: Mapping[str, str] = field(default_factory=dict)
     seconds: float = SECONDS
+    file: Path | None = None
+    fields: Mapping[str, str | Sequence[str]] = field(default_factory=dict)
 
-    def request(self, client: httpx.Client | httpx.AsyncClient) -> httpx.Request:
-        """Make it for a client."""
+    def opened(self) -> AbstractContextManager[BinaryIO | None]:
+        """The file, open while it is sent. Raises OSError when it cannot be read."""
+        return nullcontext() if self.file is None else self.file.open("rb")
+
+    def request(self, client: httpx.Client | httpx.AsyncClient, file: BinaryIO | None) -> httpx.Request:
+        """Make it for a client, with the opened file."""
         content = None if self.body is None else json.dumps(self.body, allow_nan=False)
         kind = {} if content is None else {"Content-Type": "application/json"}
         return client.build_request(
@@ -59,6 +70,8 @@ class Call:
             self.path,
             params=list(self.params),
             content=content,
+            files=None if file is None or self.file is None else {"file": (self.file.name, file)},
+            data=dict(self.fields) or None,
             headers={**kind, **self.headers},
             timeout=httpx.Timeout(SECONDS, read=self.seconds + SECONDS),
         )

@@ -3,6 +3,7 @@
 import time
 import uuid
 from collections.abc import Generator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import httpx
@@ -12,18 +13,21 @@ from epochd.client.calls import Call, Params, Step, answered
 from epochd.contract.attempts import AttemptList
 from epochd.contract.batch_size import BatchSizeMeasurement
 from epochd.contract.compare import Comparison
-from epochd.contract.datasets import DatasetList
+from epochd.contract.datasets import Dataset, DatasetList
 from epochd.contract.events import Events
 from epochd.contract.job import ArtifactList, Job, JobDiagnosis, JobList, PlannedJob
 from epochd.contract.metrics import Epochs, Iterations
 from epochd.contract.model_list import ModelList
 from epochd.contract.spec import JobSpec
 from epochd.contract.what_if import WhatIf
+from epochd.contract.worker_list import WorkerList
 
 T = TypeVar("T")
 M = TypeVar("M", bound=BaseModel)
 Steps = Generator[Step, httpx.Response | None, T]
 Spec = JobSpec | Mapping[str, Any]
+UPLOAD_SECONDS: Final = 600.0
+"""For a file that was sent to be read and checked."""
 LONGEST_POLL: Final = 30.0
 PAGE: Final = 100_000
 """Iterations at a time."""
@@ -165,6 +169,18 @@ def compare(job_ids: Sequence[str], metric: str | None, target: float | None) ->
 def models() -> Steps[ModelList]:
     """``GET /v1/models``."""
     return _model(ModelList, Call("GET", "/v1/models"))
+
+
+def workers() -> Steps[WorkerList]:
+    """``GET /v1/workers``."""
+    return _model(WorkerList, Call("GET", "/v1/workers"))
+
+
+def upload(file: Path, fields: Mapping[str, str | Sequence[str]]) -> Steps[Dataset]:
+    """``POST /v1/datasets`` with a file; sent again, it makes no second data set."""
+    headers = {"Idempotency-Key": f"epochd-client-{uuid.uuid4()}"}
+    call = Call("POST", "/v1/datasets", headers=headers, file=file, fields=fields, seconds=UPLOAD_SECONDS)
+    return _model(Dataset, call)
 
 
 def datasets(limit: int, after: str | None) -> Steps[DatasetList]:

@@ -161,6 +161,13 @@ def expired(tx: Transaction, *, prove_writable: bool = False) -> list[AttemptRow
     return [AttemptRow(*row) for row in tx.execute(query.order_by(attempts.c.lease_expires_at))]
 
 
+def running(tx: Transaction) -> list[tuple[str, AttemptRow]]:
+    """Read the attempts that nobody has ended, each with its job's id, the oldest first."""
+    query = select(jobs.c.id, *attempts.c).join(jobs, jobs.c.number == attempts.c.job_number)
+    found = tx.execute(query.where(attempts.c.finished_at.is_(None)).order_by(attempts.c.id))
+    return [(str(one[0]), AttemptRow(*one[1:])) for one in found]
+
+
 def of_job(tx: Transaction, job_number: int) -> list[AttemptRow]:
     """Read the attempts of a job, the first one first."""
     query = select(*attempts.c).where(attempts.c.job_number == job_number)

@@ -89,6 +89,12 @@ def _is_free() -> ColumnElement[bool]:
     return or_(c.status == "queued", and_(c.status == "running", c.lease_expires_at < now()))
 
 
+def running(tx: Transaction) -> list[MeasurementRow]:
+    """Read those that a worker makes now, the oldest first."""
+    query = select(*measurements.c).where(measurements.c.status == "running", ~_is_free())
+    return [MeasurementRow(*row) for row in tx.execute(query.order_by(measurements.c.number))]
+
+
 def take(
     tx: Transaction, row: MeasurementRow, *, worker: str, device: str, lease_seconds: float
 ) -> MeasurementRow | None:
