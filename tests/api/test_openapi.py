@@ -95,6 +95,12 @@ def test_every_answer_has_an_example(operations):
                 assert "schema" in content, (name, status, media_type)
 
 
+def test_generators_of_clients_understand_every_default(document):
+    for name, schema in document["components"]["schemas"].items():
+        for field, described in schema.get("properties", {}).items():
+            assert not isinstance(described.get("default"), dict), (name, field)
+
+
 def test_every_error_is_a_problem(operations):
     for name, operation in operations.items():
         for status, response in operation["responses"].items():

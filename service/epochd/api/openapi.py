@@ -83,7 +83,32 @@ def _document(app: FastAPI) -> dict[str, Any]:
     unused = {"HTTPValidationError", "ValidationError"}
     kept = {name: schema for name, schema in schemas.items() if name not in unused}
     document["components"]["schemas"] = dict(sorted((kept | problems["$defs"]).items()))
+    for schema in document["components"]["schemas"].values():
+        for field in schema.get("properties", {}).values():
+            _tell_default_in_words(field)
+            _name_constants_as_choices(field)
     return document
+
+
+def _tell_default_in_words(field: dict[str, Any]) -> None:
+    """Move a default that is an object into the description.
+
+    Generators of clients know defaults of single values alone, and leave out whatever has another.
+    """
+    if isinstance(field.get("default"), dict):
+        told = f"By default `{json.dumps(field.pop('default'))}`."
+        field["description"] = f"{field['description']}\n{told}" if "description" in field else told
+
+
+def _name_constants_as_choices(field: dict[str, Any]) -> None:
+    """Write a constant that is one of several ways to give a value, such as `auto`, as a choice of one.
+
+    Generated clients insist on a constant, and would take nothing else for such a field.
+    """
+    for option in [*field.get("anyOf", []), *field.get("oneOf", [])]:
+        if "const" in option:
+            option["enum"] = [option.pop("const")]
+        _name_constants_as_choices(option)
 
 
 def rendered() -> str:
