@@ -30,6 +30,7 @@ class Progress:
     name: str = ""
     status: str = "queued"
     validates: bool = True
+    train_samples: int = 0
     epoch: int = 0
     iteration: int = 0
     epoch_iteration: int = 0
@@ -53,6 +54,7 @@ class Progress:
             name=job["name"] or job["id"],
             status=job["status"],
             validates=job["spec"]["validation"] is not None,
+            train_samples=job["plan"]["train_samples"],
         )
 
     @property
@@ -80,6 +82,8 @@ class Progress:
                 self.epochs_without_improvement = content["data"]["epochs_without_improvement"]
 
     def _take_changes(self, data: dict[str, Any]) -> None:
+        if "batch_size" in data:
+            self.total_iterations = -(-self.train_samples // data["batch_size"]) * self.epochs
         changes = data.get("changes", {})
         if "epochs" in changes and self.epochs:
             self.total_iterations = self.total_iterations // self.epochs * changes["epochs"]

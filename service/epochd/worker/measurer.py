@@ -60,11 +60,11 @@ class Measurer:
     def _measure(self, row: MeasurementRow) -> None:
         """Measure for a row; without the database nothing is written, and its lease will expire."""
         ended = self.follow(row.spec, row.seconds, lambda found: self._record(row, found))
-        if self._stopping.is_set():
-            self._write(lambda tx: measurements.give_back(tx, row))
-        elif ended != "left":
+        if ended != "left":
             self._write(lambda tx: measurements.finish(tx, row, ended))
             log.info("%s: %s", row.id, "measured" if ended is None else ended["message"])
+        elif self._stopping.is_set():
+            self._write(lambda tx: measurements.give_back(tx, row))
 
     def follow(self, spec: dict[str, Any], seconds: float, report: Callable[[Found], bool]) -> Ended:
         """Measure, and report all that was found each time more is, and each second.
