@@ -7,13 +7,10 @@ from typing import Any, Final
 
 import numpy as np
 
-from epochd.contract.spec import JobSpec
 from epochd.jobs.remedies import remedies
-from epochd.jobs.resolve import resolve
 from epochd.training.diagnosis import FITTED, Diagnosis
-from labelled.cases import DATASETS, Case
 from labelled.curves import of
-from labelled.trained import Trained, train
+from labelled.trained import Trained, resolved, train
 
 FAULTS: Final = ("underfitting", "overfitting", "diverging", "plateau", "noisy")
 ROUNDS: Final = 4
@@ -80,13 +77,9 @@ def diagnosed(one: Trained) -> Diagnosis:
 
 def _first(one: Trained) -> dict[str, Any] | None:
     found = diagnosed(one).as_dict()
-    suggested = remedies(found, _spec(one.case), train_samples=one.train_samples)
+    spec = resolved(one.case).model_dump(mode="json")
+    suggested = remedies(found, spec, train_samples=one.train_samples)
     return suggested[0] if suggested else None
-
-
-def _spec(case: Case) -> dict[str, Any]:
-    sent = {"batch_size": 32, "seed": case.seed, **case.spec, "dataset": DATASETS[case.dataset]}
-    return resolve(JobSpec.model_validate(sent)).model_dump(mode="json")
 
 
 def _kept(one: Trained) -> float:

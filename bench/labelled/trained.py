@@ -41,11 +41,7 @@ class Trained:
 
 def train(case: Case) -> Trained | None:
     """Train it; None where the loss does not stay finite, which ends a job and leaves nothing to diagnose."""
-    spec = resolve(
-        JobSpec.model_validate(
-            {"batch_size": 32, "seed": case.seed, **case.spec, "dataset": DATASETS[case.dataset]}
-        )
-    )
+    spec = resolved(case)
     data, held_out = split(spec, case)
     config = training_config(spec, dataset_info(spec), "cpu")
     trainer = Trainer(config, data)
@@ -63,6 +59,12 @@ def train(case: Case) -> Trained | None:
     trivial = trivial_training_loss(config, data.train.y)
     losses = np.array(measured).T / [[_trivial_on(held_out, data.train, loss)], [trivial]]
     return Trained(case, curve, trivial, spec.epochs, len(data.train), *losses)
+
+
+def resolved(case: Case) -> JobSpec:
+    """The spec of a case with all defaults."""
+    sent = {"batch_size": 32, "seed": case.seed, **case.spec, "dataset": DATASETS[case.dataset]}
+    return resolve(JobSpec.model_validate(sent))
 
 
 def split(spec: JobSpec, case: Case) -> tuple[TrainingData, Samples]:

@@ -87,32 +87,27 @@ _WAITING: Final = {**EXAMPLE, "status": "queued", "done": False, "sizes": [], **
 _SHOWN: Final = {"content": {"application/json": {"example": EXAMPLE}}}
 
 
+WaitSeconds = Annotated[
+    float,
+    Field(
+        ge=0,
+        le=MAX_WAIT_SECONDS,
+        allow_inf_nan=False,
+        description="Answer after so many seconds at the latest, or as soon as all is measured.",
+    ),
+]
+
+
 class MeasurementQuery(BaseModel, extra="forbid"):
     """The query of a measurement."""
 
-    wait_seconds: Annotated[
-        float,
-        Field(
-            ge=0,
-            le=MAX_WAIT_SECONDS,
-            allow_inf_nan=False,
-            description="Answer after so many seconds at the latest, or as soon as all is measured.",
-        ),
-    ] = 0
+    wait_seconds: WaitSeconds = 0
 
 
 class NewMeasurementQuery(MeasurementQuery):
     """The query of a new measurement: it is waited for by default."""
 
-    wait_seconds: Annotated[
-        float,
-        Field(
-            ge=0,
-            le=MAX_WAIT_SECONDS,
-            allow_inf_nan=False,
-            description="Answer after so many seconds at the latest, or as soon as all is measured.",
-        ),
-    ] = MAX_WAIT_SECONDS
+    wait_seconds: WaitSeconds = MAX_WAIT_SECONDS
 
 
 @router.post(

@@ -1,12 +1,11 @@
 """Commands about the data sets of a running service."""
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from epochd.cli.jobs import AsJson, Key, Url, connected
+from epochd.cli.jobs import AsJson, Key, Url, connected, print_json
 from epochd.errors import ConfigurationError
 
 commands = typer.Typer(help="Bring data sets, and list them.", no_args_is_help=True)
@@ -44,7 +43,7 @@ def _list(*, as_json: AsJson = False, url: Url = None, key: Key = None) -> None:
     with connected(url, key) as client:
         found = list(client.datasets())
     if as_json:
-        typer.echo(json.dumps([one.model_dump(mode="json") for one in found], indent=2))
+        print_json(found)
         return
     for one in found:
         typer.echo(f"{one.name}  {one.samples:,} samples  {one.task}")

@@ -4,7 +4,7 @@ Exit codes: 0, and the job that was waited for succeeded; 1, it failed, or the s
 was cancelled; 130, Ctrl-C while it trains on.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
@@ -14,6 +14,8 @@ import typer
 from epochd.errors import ConfigurationError
 
 if TYPE_CHECKING:
+    from pydantic import BaseModel
+
     from epochd.client import Client, Job
 
 FAILED, CANCELLED, INTERRUPTED = 1, 3, 130
@@ -161,7 +163,6 @@ def _list(  # noqa: PLR0913 - each is a flag
     key: Key = None,
 ) -> None:
     """List jobs, the newest first."""
-    import json  # noqa: PLC0415
     from itertools import islice  # noqa: PLC0415
 
     from epochd.cli.output import print_jobs  # noqa: PLC0415
@@ -170,7 +171,7 @@ def _list(  # noqa: PLR0913 - each is a flag
         wanted: Any = status or ()  # the service says what is wrong with them
         found = list(islice(client.jobs.list(status=wanted, name=name), limit))
     if as_json:
-        typer.echo(json.dumps([one.model_dump(mode="json") for one in found], indent=2))
+        print_json(found)
     else:
         print_jobs(found)
 
@@ -254,14 +255,12 @@ def _download(  # noqa: PLR0913 - each is a flag
 @commands.command("models", rich_help_panel=PANEL)
 def _models(*, as_json: AsJson = False, url: Url = None, key: Key = None) -> None:
     """List what can be trained."""
-    import json  # noqa: PLC0415
-
     from epochd.cli.output import print_models  # noqa: PLC0415
 
     with connected(url, key) as client:
         found = client.models()
     if as_json:
-        typer.echo(json.dumps([one.model_dump(mode="json") for one in found], indent=2))
+        print_json(found)
     else:
         print_models(found)
 
@@ -269,16 +268,21 @@ def _models(*, as_json: AsJson = False, url: Url = None, key: Key = None) -> Non
 @commands.command("workers", rich_help_panel=PANEL)
 def _workers(*, as_json: AsJson = False, url: Url = None, key: Key = None) -> None:
     """List who trains, on which devices, and what runs there."""
-    import json  # noqa: PLC0415
-
     from epochd.cli.output import print_workers  # noqa: PLC0415
 
     with connected(url, key) as client:
         found = client.workers()
     if as_json:
-        typer.echo(json.dumps([one.model_dump(mode="json") for one in found], indent=2))
+        print_json(found)
     else:
         print_workers(found)
+
+
+def print_json(found: "Sequence[BaseModel]") -> None:
+    """Print what the service answered, as a list."""
+    import json  # noqa: PLC0415
+
+    typer.echo(json.dumps([one.model_dump(mode="json") for one in found], indent=2))
 
 
 def _follow(job: "Job", *, as_json: bool, lively: bool) -> None:

@@ -9,8 +9,7 @@ from rich.markup import escape
 from rich.padding import Padding
 from rich.table import Table
 
-from epochd.client import Job, Series
-from epochd.client.screen import Progress, Screen
+from epochd.client import Job, Series, screen
 from epochd.client.sparkline import sparkline
 from epochd.contract.job import Advice, Artifact, Plan, PlannedJob
 from epochd.contract.model_list import ModelDescription
@@ -26,11 +25,7 @@ STYLES: Final = {
 def follow(job: Job) -> None:
     """Show a job's events until it is done."""
     console = Console(highlight=False)
-    progress = Progress.of(job.model_dump(mode="json"))
-    with Screen.on(console, progress) as screen:
-        for event in job.stream(iterations=True):
-            progress.take(event)
-            screen.show(event)
+    screen.follow(console, screen.Progress.of(job.model_dump(mode="json")), job.stream(iterations=True))
 
 
 def ending(job: Job) -> str:

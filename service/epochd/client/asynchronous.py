@@ -1,16 +1,16 @@
 """The client that awaits each answer; what it does is told by the same flows as the blocking one's."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
 import httpx
 from pydantic import PrivateAttr
 
 from epochd.client import operations
-from epochd.client.calls import Pause, Step
+from epochd.client.calls import Flow, Pause, Step, T
 from epochd.client.connection import options
 from epochd.client.events import ServerSentEvent, read_events_async
 from epochd.client.operations import Spec
@@ -24,8 +24,6 @@ from epochd.contract.model_list import ModelDescription
 from epochd.contract.what_if import WhatIf
 from epochd.contract.worker_list import Worker
 from epochd.errors import ServiceUnavailableError
-
-T = TypeVar("T")
 
 
 class AsyncClient:
@@ -57,7 +55,7 @@ class AsyncClient:
         """Close its connections."""
         await self._http.aclose()
 
-    async def carry_out(self, flow: Generator[Step, httpx.Response | None, T]) -> T:
+    async def carry_out(self, flow: Flow[T]) -> T:
         """Carry out a flow of ``operations`` to its end."""
         try:
             step = next(flow)
@@ -132,7 +130,7 @@ class AsyncJob(wire.Job):
         made._client = client  # noqa: SLF001 - its own
         return made
 
-    async def _do(self, flow: Generator[Step, httpx.Response | None, wire.Job]) -> "AsyncJob":
+    async def _do(self, flow: Flow[wire.Job]) -> "AsyncJob":
         return AsyncJob.of(self._client, await self._client.carry_out(flow))
 
     async def refresh(self) -> "AsyncJob":
@@ -262,5 +260,5 @@ class AsyncJobs:
             if (after := page.next) is None:
                 return
 
-    async def _job(self, flow: Generator[Step, httpx.Response | None, wire.Job]) -> AsyncJob:
+    async def _job(self, flow: Flow[wire.Job]) -> AsyncJob:
         return AsyncJob.of(self._client, await self._client.carry_out(flow))

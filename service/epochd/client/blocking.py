@@ -1,16 +1,16 @@
 """The client that waits for each answer."""
 
 import time
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
 import httpx
 from pydantic import PrivateAttr
 
 from epochd.client import operations
-from epochd.client.calls import Pause, Step
+from epochd.client.calls import Flow, Pause, Step, T
 from epochd.client.connection import options
 from epochd.client.events import ServerSentEvent, read_events
 from epochd.client.html import as_html
@@ -25,8 +25,6 @@ from epochd.contract.model_list import ModelDescription
 from epochd.contract.what_if import WhatIf
 from epochd.contract.worker_list import Worker
 from epochd.errors import ServiceUnavailableError
-
-T = TypeVar("T")
 
 
 class Client:
@@ -54,7 +52,7 @@ class Client:
         """Close its connections."""
         self._http.close()
 
-    def carry_out(self, flow: Generator[Step, httpx.Response | None, T]) -> T:
+    def carry_out(self, flow: Flow[T]) -> T:
         """Carry out a flow of ``operations`` to its end."""
         try:
             step = next(flow)
@@ -123,7 +121,7 @@ class Job(wire.Job):
         made._client = client  # noqa: SLF001 - its own
         return made
 
-    def _do(self, flow: Generator[Step, httpx.Response | None, wire.Job]) -> "Job":
+    def _do(self, flow: Flow[wire.Job]) -> "Job":
         return Job.of(self._client, self._client.carry_out(flow))
 
     def refresh(self) -> "Job":
@@ -249,5 +247,5 @@ class Jobs:
             if (after := page.next) is None:
                 return
 
-    def _job(self, flow: Generator[Step, httpx.Response | None, wire.Job]) -> Job:
+    def _job(self, flow: Flow[wire.Job]) -> Job:
         return Job.of(self._client, self._client.carry_out(flow))

@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any, BinaryIO, Final
+from typing import Any, BinaryIO, Final, TypeVar
 
 import httpx
 
@@ -84,11 +84,13 @@ class Pause:
     seconds: float
 
 
+T = TypeVar("T")
 Step = Call | Pause
-Flow = Generator[Step, httpx.Response | None, Any]
+Flow = Generator[Step, httpx.Response | None, T]
+"""What ends with a ``T``."""
 
 
-def answered(call: Call) -> Generator[Step, httpx.Response | None, httpx.Response]:
+def answered(call: Call) -> Flow[httpx.Response]:
     """Call until there is an answer, ATTEMPTS times at most; each call must bear being sent twice.
 
     Raises what the service's problem says: InvalidRequestError, NotFoundError, ConflictError, UnauthorizedError …;

@@ -2,19 +2,16 @@
 
 import time
 import uuid
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-import httpx
 from pydantic import BaseModel
 
-from epochd.client.calls import Call, Params, Step, answered
-from epochd.contract.attempts import AttemptList
+from epochd.client.calls import Call, Flow, Params, answered
 from epochd.contract.batch_size import BatchSizeMeasurement
 from epochd.contract.compare import Comparison
 from epochd.contract.datasets import Dataset, DatasetList
-from epochd.contract.events import Events
 from epochd.contract.job import ArtifactList, Job, JobDiagnosis, JobList, PlannedJob
 from epochd.contract.metrics import Epochs, Iterations
 from epochd.contract.model_list import ModelList
@@ -22,9 +19,7 @@ from epochd.contract.spec import JobSpec
 from epochd.contract.what_if import WhatIf
 from epochd.contract.worker_list import WorkerList
 
-T = TypeVar("T")
 M = TypeVar("M", bound=BaseModel)
-Steps = Generator[Step, httpx.Response | None, T]
 Spec = JobSpec | Mapping[str, Any]
 UPLOAD_SECONDS: Final = 600.0
 """For a file that was sent to be read and checked."""
@@ -33,7 +28,7 @@ PAGE: Final = 100_000
 """Iterations at a time."""
 
 
-def _model(kind: type[M], call: Call) -> Steps[M]:
+def _model(kind: type[M], call: Call) -> Flow[M]:
     response = yield from answered(call)
     # A service that is newer than this client may tell more.
     return kind.model_validate_json(response.content, extra="ignore")
@@ -45,24 +40,24 @@ def _as_body(spec: Spec, changes: Mapping[str, Any]) -> dict[str, Any]:
     return {**given, **changes}
 
 
-def submit(spec: Spec, changes: Mapping[str, Any], idempotency_key: str | None) -> Steps[Job]:
+def submit(spec: Spec, changes: Mapping[str, Any], idempotency_key: str | None) -> Flow[Job]:
     """``POST /v1/jobs``; sent again, it makes no second job."""
     headers = {"Idempotency-Key": idempotency_key or f"epochd-client-{uuid.uuid4()}"}
     return _model(Job, Call("POST", "/v1/jobs", body=_as_body(spec, changes), headers=headers))
 
 
-def plan(spec: Spec, changes: Mapping[str, Any]) -> Steps[PlannedJob]:
+def plan(spec: Spec, changes: Mapping[str, Any]) -> Flow[PlannedJob]:
     """``POST /v1/jobs/plan``."""
     return _model(PlannedJob, Call("POST", "/v1/jobs/plan", body=_as_body(spec, changes)))
 
 
-def job(job_id: str, wait_seconds: float = 0, until: str = "done") -> Steps[Job]:
+def job(job_id: str, wait_seconds: float = 0, until: str = "done") -> Flow[Job]:
     """``GET /v1/jobs/{id}``."""
     params = [("wait_seconds", f"{wait_seconds:g}"), ("until", until)] if wait_seconds else []
     return _model(Job, Call("GET", f"/v1/jobs/{job_id}", params, seconds=10 + wait_seconds))
 
 
-def wait(job_id: str, timeout: float | None) -> Steps[Job]:
+def wait(job_id: str, timeout: float | None) -> Flow[Job]:
     """Poll until the job is done. Raises TimeoutError after ``timeout`` seconds; the job goes on."""
     end = None if timeout is None else time.monotonic() + timeout
     while True:
@@ -74,7 +69,7 @@ def wait(job_id: str, timeout: float | None) -> Steps[Job]:
             raise TimeoutError(f"{job_id} is {found.status} after {timeout:g} s, and goes on.")
 
 
-def jobs(limit: int, after: str | None, filters: Params) -> Steps[JobList]:
+def jobs(limit: int, after: str | None, filters: Params) -> Flow[JobList]:
     """``GET /v1/jobs``."""
     following = [("after", after)] if after is not None else []
     return _model(JobList, Call("GET", "/v1/jobs", [("limit", str(limit)), *following, *filters]))
@@ -87,42 +82,32 @@ def filters(status: Sequence[str], name: str | None, tags: Mapping[str, str] | N
     return [*(("status", one) for one in status), *named, *tagged]
 
 
-def act(job_id: str, action: str, body: Mapping[str, Any] | None = None) -> Steps[Job]:
+def act(job_id: str, action: str, body: Mapping[str, Any] | None = None) -> Flow[Job]:
     """``POST /v1/jobs/{id}/cancel``, ``pause``, ``resume`` or ``retry``."""
     return _model(Job, Call("POST", f"/v1/jobs/{job_id}/{action}", body=dict(body or {})))
 
 
-def amend(job_id: str, changes: Mapping[str, Any]) -> Steps[Job]:
+def amend(job_id: str, changes: Mapping[str, Any]) -> Flow[Job]:
     """``PATCH /v1/jobs/{id}``."""
     return _model(Job, Call("PATCH", f"/v1/jobs/{job_id}", body=dict(changes)))
 
 
-def delete(job_id: str) -> Steps[None]:
+def delete(job_id: str) -> Flow[None]:
     """``DELETE /v1/jobs/{id}``."""
     yield from answered(Call("DELETE", f"/v1/jobs/{job_id}"))
 
 
-def diagnosis(job_id: str) -> Steps[JobDiagnosis]:
+def diagnosis(job_id: str) -> Flow[JobDiagnosis]:
     """``GET /v1/jobs/{id}/diagnosis``."""
     return _model(JobDiagnosis, Call("GET", f"/v1/jobs/{job_id}/diagnosis"))
 
 
-def attempts(job_id: str) -> Steps[AttemptList]:
-    """``GET /v1/jobs/{id}/attempts``."""
-    return _model(AttemptList, Call("GET", f"/v1/jobs/{job_id}/attempts"))
-
-
-def artifacts(job_id: str) -> Steps[ArtifactList]:
+def artifacts(job_id: str) -> Flow[ArtifactList]:
     """``GET /v1/jobs/{id}/artifacts``."""
     return _model(ArtifactList, Call("GET", f"/v1/jobs/{job_id}/artifacts"))
 
 
-def events(job_id: str, after: int) -> Steps[Events]:
-    """``GET /v1/jobs/{id}/events``, a page."""
-    return _model(Events, Call("GET", f"/v1/jobs/{job_id}/events", [("after", str(after))]))
-
-
-def epochs(job_id: str) -> Steps[list[dict[str, Any]]]:
+def epochs(job_id: str) -> Flow[list[dict[str, Any]]]:
     """``GET /v1/jobs/{id}/epochs``, all pages."""
     rows: list[dict[str, Any]] = []
     after: int | None = 0
@@ -136,7 +121,7 @@ def epochs(job_id: str) -> Steps[list[dict[str, Any]]]:
 
 def iterations(
     job_id: str, points: int | None, fields: Sequence[str], after: int
-) -> Steps[dict[str, list[Any]]]:
+) -> Flow[dict[str, list[Any]]]:
     """``GET /v1/jobs/{id}/iterations``: the whole series beyond ``after``, or at most ``points`` of it; by column."""
     asked = [("fields", ",".join(fields))] if fields else []
     columns: dict[str, list[Any]] = {}
@@ -152,13 +137,13 @@ def iterations(
     return columns
 
 
-def what_if(job_id: str, asked: Mapping[str, Any]) -> Steps[WhatIf]:
+def what_if(job_id: str, asked: Mapping[str, Any]) -> Flow[WhatIf]:
     """``POST /v1/jobs/{id}/early-stopping/what-if``."""
     path = f"/v1/jobs/{job_id}/early-stopping/what-if"
     return _model(WhatIf, Call("POST", path, body=dict(asked), seconds=60))
 
 
-def compare(job_ids: Sequence[str], metric: str | None, target: float | None) -> Steps[Comparison]:
+def compare(job_ids: Sequence[str], metric: str | None, target: float | None) -> Flow[Comparison]:
     """``GET /v1/metrics/compare``."""
     optional = (("metric", metric), ("target", None if target is None else str(target)))
     asked = [(name, value) for name, value in optional if value is not None]
@@ -166,30 +151,30 @@ def compare(job_ids: Sequence[str], metric: str | None, target: float | None) ->
     return _model(Comparison, Call("GET", "/v1/metrics/compare", params, seconds=60))
 
 
-def models() -> Steps[ModelList]:
+def models() -> Flow[ModelList]:
     """``GET /v1/models``."""
     return _model(ModelList, Call("GET", "/v1/models"))
 
 
-def workers() -> Steps[WorkerList]:
+def workers() -> Flow[WorkerList]:
     """``GET /v1/workers``."""
     return _model(WorkerList, Call("GET", "/v1/workers"))
 
 
-def upload(file: Path, fields: Mapping[str, str | Sequence[str]]) -> Steps[Dataset]:
+def upload(file: Path, fields: Mapping[str, str | Sequence[str]]) -> Flow[Dataset]:
     """``POST /v1/datasets`` with a file; sent again, it makes no second data set."""
     headers = {"Idempotency-Key": f"epochd-client-{uuid.uuid4()}"}
     call = Call("POST", "/v1/datasets", headers=headers, file=file, fields=fields, seconds=UPLOAD_SECONDS)
     return _model(Dataset, call)
 
 
-def datasets(limit: int, after: str | None) -> Steps[DatasetList]:
+def datasets(limit: int, after: str | None) -> Flow[DatasetList]:
     """``GET /v1/datasets``."""
     following = [("after", after)] if after is not None else []
     return _model(DatasetList, Call("GET", "/v1/datasets", [("limit", str(limit)), *following]))
 
 
-def batch_size(asked: Mapping[str, Any], timeout: float | None) -> Steps[BatchSizeMeasurement]:
+def batch_size(asked: Mapping[str, Any], timeout: float | None) -> Flow[BatchSizeMeasurement]:
     """``POST /v1/batch-size``, and wait for it. Raises TimeoutError after ``timeout`` seconds."""
     end = None if timeout is None else time.monotonic() + timeout
     first = Call("POST", "/v1/batch-size", [("wait_seconds", "0")], body=dict(asked))

@@ -1,6 +1,7 @@
 """Live progress of a job: bars on a terminal, one line an epoch anywhere else."""
 
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
@@ -147,6 +148,14 @@ class Screen:
             if now.epochs_left is not None:
                 columns.append(f"stops in {now.epochs_left}")
             self._console.print("  ".join(["", *columns]), soft_wrap=True)
+
+
+def follow(console: Console, progress: Progress, events: Iterable[ServerSentEvent]) -> None:
+    """Show a job's stream to its end."""
+    with Screen.on(console, progress) as screen:
+        for event in events:
+            progress.take(event)
+            screen.show(event)
 
 
 class LiveScreen(Screen):

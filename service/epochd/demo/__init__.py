@@ -13,11 +13,12 @@ from typing import Any
 import httpx
 from rich.console import Console
 
+from epochd.client import Client
 from epochd.client.events import read_events
-from epochd.client.screen import Progress, Screen
+from epochd.client.screen import Progress, follow
+from epochd.contract.job import Artifact
 from epochd.demo.report import print_curl_lines, print_report
 from epochd.demo.service import DemoService
-from epochd.demo.weights import download
 from epochd.errors import InfrastructureError
 
 SPEC: dict[str, Any] = {
@@ -66,17 +67,22 @@ def _run(console: Console, service: DemoService, client: httpx.Client, output: P
     epochs = client.get(f"/v1/jobs/{job['id']}/epochs").raise_for_status().json()["data"]
     first = progress.first_iteration_at
     waited = None if first is None else first - posted
-    files = download(client, job["id"], output)
+    files = _fetched(service.url, job["id"], output)
     print_report(console, job, epochs, files, waited)
     print_curl_lines(console, SPEC)
 
 
 def _watch(console: Console, client: httpx.Client, job: dict[str, Any], progress: Progress) -> None:
-    url = f"/v1/jobs/{job['id']}/events"
-    with Screen.on(console, progress) as screen:
-        for event in read_events(client, url, params={"iterations": "true"}):
-            progress.take(event)
-            screen.show(event)
+    follow(
+        console, progress, read_events(client, f"/v1/jobs/{job['id']}/events", params={"iterations": "true"})
+    )
+
+
+def _fetched(url: str, job_id: str, directory: Path) -> list[tuple[Path, Artifact]]:
+    """Bring the job's files to a lasting place, checked."""
+    with Client(url) as client:
+        job = client.jobs.get(job_id)
+        return list(zip(job.download(directory), job.artifacts(), strict=True))
 
 
 def _leave(_signal: int, _frame: FrameType | None) -> None:

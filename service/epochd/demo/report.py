@@ -2,13 +2,14 @@
 
 import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from epochd.demo.weights import DownloadedFile
+from epochd.contract.job import Artifact
 
 BASE = "http://127.0.0.1:8000/v1"
 
@@ -17,7 +18,7 @@ def print_report(
     console: Console,
     job: dict[str, Any],
     epochs: Sequence[dict[str, Any]],
-    files: Sequence[DownloadedFile],
+    files: Sequence[tuple[Path, Artifact]],
     first_iteration_seconds: float | None,
 ) -> None:
     """Print the finished job as a table; ``epochs`` are the rows that the service recorded."""
@@ -33,7 +34,7 @@ def print_report(
 def _rows(
     job: dict[str, Any],
     epochs: Sequence[dict[str, Any]],
-    files: Sequence[DownloadedFile],
+    files: Sequence[tuple[Path, Artifact]],
     first_iteration_seconds: float | None,
 ) -> list[tuple[str, str]]:
     progress, chosen, diagnosis = job["progress"], job["selected_checkpoint"], job["diagnosis"]
@@ -45,7 +46,7 @@ def _rows(
         ("validation accuracy", f"[bold green]{best['validation_accuracy']:.2%}[/bold green] in that epoch"),
         ("why it stopped", f"[bold]{job['stop_reason']}[/bold]: {job['early_stopping']['message']}"),
         ("diagnosis", f"[bold]{diagnosis['verdict']}[/bold]: {diagnosis['evidence']}"),
-        ("weights", "\n".join(_file(file) for file in files)),
+        ("weights", "\n".join(_file(*file) for file in files)),
     ]
     if first_iteration_seconds is not None:
         rows.insert(2, ("first iteration", f"on screen {first_iteration_seconds:.2f} s after the POST"))
@@ -66,8 +67,8 @@ def _duration(job: dict[str, Any]) -> str:
     return f"{job['progress']['elapsed_seconds']:.1f} s on {job['device']}"
 
 
-def _file(file: DownloadedFile) -> str:
-    return f"{file.path}\n[dim]{file.bytes:,} bytes, sha256 {file.sha256[:16]}… verified[/dim]"
+def _file(path: Path, file: Artifact) -> str:
+    return f"{path}\n[dim]{file.bytes:,} bytes, sha256 {file.sha256[:16]}… verified[/dim]"
 
 
 def print_curl_lines(console: Console, spec: dict[str, Any]) -> None:

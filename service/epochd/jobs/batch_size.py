@@ -15,6 +15,7 @@ from epochd.jobs.resolve import plan_of, resolve
 from epochd.store import datasets, measurements, workers
 from epochd.store.database import Database, Transaction
 from epochd.store.measurements import MeasurementRow
+from epochd.store.workers import WorkerRow
 from epochd.training.batch_size_choice import BatchSizeChoice, BatchSizeMeasured, NoiseScale, choose
 
 MAX_TAKEN: Final = 3
@@ -63,8 +64,9 @@ def claim(
         if not measurements.waiting(tx):
             return None
     with db.write() as tx:
+        alive = workers.alive(tx)
         for row in measurements.waiting(tx):
-            if _is_for(tx, row, device, models):
+            if _is_for(alive, row, device, models):
                 taken = measurements.take(tx, row, worker=worker, device=device, lease_seconds=lease_seconds)
                 if taken is not None and taken.taken <= MAX_TAKEN:
                     return taken
@@ -73,10 +75,10 @@ def claim(
     return None
 
 
-def _is_for(tx: Transaction, row: MeasurementRow, device: str, models: Sequence[str]) -> bool:
+def _is_for(alive: Sequence[WorkerRow], row: MeasurementRow, device: str, models: Sequence[str]) -> bool:
     if row.requires is not None and row.requires not in models:
         return False
-    return row.spec["device"] not in refused_devices(workers.alive(tx), device, row.requires)
+    return row.spec["device"] not in refused_devices(alive, device, row.requires)
 
 
 def _lost(row: MeasurementRow) -> InfrastructureError:

@@ -31,16 +31,19 @@ def run(order: AttemptOrder, connection: Connection) -> None:
 def _settle_in(order: AttemptOrder, drain: Drain) -> None:
     # From the worker, or from a machine that shuts down and tells every process: each time it means to save and end.
     signal.signal(signal.SIGTERM, drain.ask)
-    # Ctrl-C in a terminal reaches the whole process group; what happens to runners is for the worker to say.
+    stay_with_worker(order.log_level)
+
+
+def stay_with_worker(log_level: str) -> None:
+    """Log as the worker does, and live as long: what every process that it starts does first."""
+    # Ctrl-C in a terminal reaches the whole process group; what happens to these is for the worker to say.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    logging.basicConfig(
-        level=order.log_level.upper(), format="%(asctime)s %(levelname)s %(message)s", force=True
-    )
+    logging.basicConfig(level=log_level.upper(), format="%(asctime)s %(levelname)s %(message)s", force=True)
     threading.Thread(target=_die_with_worker, name="lifeline", daemon=True).start()
 
 
 def _die_with_worker() -> None:
-    """End this process when the worker is gone: nobody would bring the attempt to its end."""
+    """End this process when the worker is gone: nobody would bring its work to an end."""
     worker = multiprocessing.parent_process()
     if worker is not None:
         worker.join()

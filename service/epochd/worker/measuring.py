@@ -1,10 +1,8 @@
 """Batch sizes measured in a process of its own: whatever becomes of that, the worker goes on."""
 
 import logging
-import multiprocessing
 import os
 import signal
-import threading
 import time
 from collections.abc import Generator, Iterator
 from contextlib import suppress
@@ -17,6 +15,7 @@ from typing import Any, Final, Literal, Self
 from epochd.errors import InfrastructureError, OutOfMemoryError, TrainingError
 from epochd.jobs.complete import error_dict
 from epochd.training.batch_size_choice import BatchSizeMeasured
+from epochd.worker.entry import stay_with_worker
 
 log = logging.getLogger("epochd.worker")
 
@@ -134,21 +133,10 @@ def measure_apart(order: MeasuringOrder, connection: Connection) -> None:
 
 
 def _settle_in(order: MeasuringOrder) -> None:
-    for ignored in (signal.SIGTERM, signal.SIGINT):  # the worker ends this process, when it wants to
-        signal.signal(ignored, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the worker ends this process, when it wants to
     with suppress(OSError):  # where the system cannot be told: when memory is short, this process goes first
         Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
-    logging.basicConfig(
-        level=order.log_level.upper(), format="%(asctime)s %(levelname)s %(message)s", force=True
-    )
-    threading.Thread(target=_die_with_worker, name="lifeline", daemon=True).start()
-
-
-def _die_with_worker() -> None:
-    worker = multiprocessing.parent_process()
-    if worker is not None:
-        worker.join()
-    os._exit(1)
+    stay_with_worker(order.log_level)
 
 
 def _measured(order: MeasuringOrder) -> Iterator[Message]:

@@ -4,6 +4,7 @@ import logging
 import threading
 from typing import Final
 
+from epochd.contract.batch_size import DEFAULT_SECONDS
 from epochd.errors import AttemptLostError, DatabaseUnavailableError, InvalidRequestError, TrainingError
 from epochd.jobs import auto_batch_size, complete
 from epochd.jobs.complete import Outcome, error_dict
@@ -16,8 +17,8 @@ from epochd.worker.measurer import Found, Measurer
 
 log = logging.getLogger("epochd.worker")
 
-SECONDS: Final = 20.0
-"""To measure for, as the default of ``POST /v1/batch-size``."""
+SECONDS: Final = DEFAULT_SECONDS
+"""To measure for, as ``POST /v1/batch-size`` does."""
 RETRY_SECONDS: Final = 1.0
 
 
@@ -62,7 +63,7 @@ class Sizing:
             outcome = Outcome("cancelled", "cancelled") if watch.control.cancel_keep else Outcome("paused")
             return self._ended(taken, outcome)
         if ended == "left":
-            return lambda: complete.give_back(self._db, taken.attempt_id, "The worker was shut down.")
+            return self._given_back(taken)
         if ended is not None:
             return self._ended(taken, Outcome("failed", "failed", error=ended))
         return self._settled(taken, watch.found)
@@ -76,7 +77,10 @@ class Sizing:
             except DatabaseUnavailableError as error:
                 log.warning("a measured batch size waits for the database: %s", error.message)
                 if self._stopping.wait(RETRY_SECONDS):
-                    return lambda: complete.give_back(self._db, taken.attempt_id, "The worker was shut down.")
+                    return self._given_back(taken)
+
+    def _given_back(self, taken: Claim) -> Conclude:
+        return lambda: complete.give_back(self._db, taken.attempt_id, "The worker was shut down.")
 
     def _ended(self, taken: Claim, outcome: Outcome) -> Conclude:
         delay = self._config.retry_delay_seconds
