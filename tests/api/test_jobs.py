@@ -90,6 +90,28 @@ def test_lists_are_filtered(api, create, trainer):
     assert found(name="mine", status="queued") == set()
 
 
+def test_search(api, create):
+    mine = create(name="50% Mine_a")["id"]
+    wine = create(dataset="wine", name=None)["id"]
+    made = create(
+        name=None, dataset={"name": "synthetic", "samples": 100, "features": 4, "classes": 2}, model={"name": "linear"}
+    )["id"]
+
+    def found(text, **filters):
+        answer = api.get("/v1/jobs", params={"search": text, **filters})
+        return {job["id"] for job in answer.json()["data"]}
+
+    assert found("mine_A") == {mine}
+    assert found("%") == {mine}
+    assert found("_") == {mine, wine, made}  # each id has one
+    assert found("WINE") == {wine}
+    assert found("synth") == {made}
+    assert found("linear") == {made}
+    assert found("mlp") == {mine, wine}
+    assert found(wine[-6:]) == {wine}
+    assert found("mlp", status="paused") == found("'; drop") == set()
+
+
 def test_wrong_list_parameters(api):
     for params, param in (
         ({"limit": 0}, "limit"),
@@ -100,6 +122,7 @@ def test_wrong_list_parameters(api):
         ({"after": "9" * 40}, "after"),
         ({"status": "waiting"}, "status"),
         ({"tag": "bad key"}, "tag"),
+        ({"search": ""}, "search"),
         ({"name": "a\0b"}, "name"),
         ({"limt": 5}, "limt"),
         ({"tag": ["a:1", "a:2"]}, "tag"),

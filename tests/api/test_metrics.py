@@ -6,6 +6,7 @@ import json
 import math
 import re
 
+import httpx
 import numpy as np
 import polars as pl
 import pytest
@@ -90,6 +91,30 @@ def test_points(get):
     assert means["iteration"][-1] == 1500
 
 
+def test_points_of_a_part(get):
+    iterations = get("iterations", points=100, after=700, up_to=1400).json()["columns"]["iteration"]
+    assert (iterations[0], iterations[-1]) == (701, 1400)
+    assert 20 < len(iterations) <= 100
+    assert get("iterations", points=100, after=1490).json()["columns"]["iteration"] == list(range(1491, 1501))
+
+
+@pytest.mark.parametrize("form", ["json", "ndjson"])
+def test_up_to(get, form):
+    def found(**params):
+        answer = get("iterations", format=form, fields="epoch", **params)
+        if form == "json":
+            return answer.json()["columns"]["iteration"], answer.json()["next"]
+        following = answer.links.get("next")
+        at = following and int(httpx.URL(following["url"]).params["after"])
+        return [json.loads(line)["iteration"] for line in answer.text.splitlines()], at
+
+    assert found(after=20, up_to=30) == (list(range(21, 31)), None)
+    assert found(after=20, up_to=30, limit=4) == (list(range(21, 25)), 24)
+    assert found(after=20, up_to=30, limit=10) == (list(range(21, 31)), None)
+    assert found(up_to=9999, after=1498) == ([1499, 1500], None)
+    assert found(after=30, up_to=30) == ([], None)
+
+
 def test_wrong_parameters(get):
     for what, params, param in (
         ("iterations", {"limit": 100_001}, "limit"),
@@ -97,7 +122,8 @@ def test_wrong_parameters(get):
         ("iterations", {"after": -1}, "after"),
         ("iterations", {"after": 2**63}, "after"),
         ("iterations", {"points": 0}, "points"),
-        ("iterations", {"points": 5, "after": 3}, "points"),
+        ("iterations", {"points": 5, "limit": 3}, "points"),
+        ("iterations", {"up_to": -1}, "up_to"),
         ("iterations", {"reduction": "mean"}, "reduction"),
         ("iterations", {"reduction": "median", "points": 5}, "reduction"),
         ("iterations", {"fields": "loss"}, "fields"),

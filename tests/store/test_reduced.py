@@ -125,6 +125,27 @@ def test_a_reduced_series_is_what_a_reduction_of_all_gives(running, record, read
                 assert read(running, points, fields=names) == known, (iterations, points, names)
 
 
+@pytest.mark.parametrize(
+    ("after", "up_to"), [(0, 40_000), (1, 30_001), (4095, 4097), (5000, 5010), (12_345, 39_999), (39_000, 50_000)]
+)
+def test_a_part_is_reduced_as_if_it_were_all_there_is(running, record, read, after, up_to):
+    columns = series(SIZES[-1])
+    record(running.attempt_id, columns)
+    part, first = columns[:, after:up_to], after + 1
+    for points in (10, 300, 1000):
+        found = read(running, points, after=after, up_to=up_to)
+        assert found == expected(part, points, first=first), points
+        found = read(running, points, after=after, up_to=up_to, fields=["train_loss"])
+        assert found == expected(part, points, ["train_loss"], first), points
+    assert len(read(running, 7, after=after, up_to=up_to, reduction="mean")["iteration"]) <= 7
+
+
+def test_a_part_that_holds_nothing(running, record, read):
+    record(running.attempt_id, series(100))
+    for after, up_to in ((100, None), (5, 5), (50, 20), (200, 300), (0, 0)):
+        assert read(running, 10, after=after, up_to=up_to)["iteration"] == []
+
+
 @pytest.mark.parametrize("iterations", [11, 5000])
 def test_when_there_is_no_room_for_all_the_newest_goes_first(running, record, read, iterations):
     columns = series(iterations)

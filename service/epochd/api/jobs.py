@@ -53,6 +53,15 @@ class ListQuery(BaseModel, extra="forbid"):
             examples=[["team:vision"]],
         ),
     ] = []
+    search: Annotated[
+        str | None,
+        Field(
+            pattern=r"^[^\x00]{1,200}$",
+            description="Jobs that have this text, in any case, in their id or name, or in the name of their data "
+            "set or model.",
+            examples=["digits"],
+        ),
+    ] = None
 
 
 @router.post(
@@ -129,6 +138,7 @@ def list_jobs(query: Annotated[ListQuery, Query()], db: DatabaseDep) -> JobList:
             statuses=query.status,
             name=query.name,
             tags=parse_tags(query.tag),
+            search=query.search,
         )
     return JobList(data=[view.to_job(row) for row in rows], next=following)
 

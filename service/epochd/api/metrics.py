@@ -53,6 +53,9 @@ class IterationsQuery(BaseModel, extra="forbid"):
     after: Annotated[Position | None, Field(description="Only iterations beyond this one.", examples=[0])] = (
         None
     )
+    up_to: Annotated[
+        Position | None, Field(description="Only iterations up to this one, itself included.", examples=[1000])
+    ] = None
     limit: Annotated[
         int | None,
         Field(
@@ -76,7 +79,8 @@ class IterationsQuery(BaseModel, extra="forbid"):
         Field(
             ge=1,
             le=MAX_ITERATIONS,
-            description="The whole series reduced to at most so many points.",
+            description="The whole series, or the part of it that `after` and `up_to` bound, reduced to at most so many "
+            "points.",
         ),
     ] = None
     reduction: Annotated[
@@ -201,7 +205,7 @@ def _iterations_as_json(asked: _Asked, query: IterationsQuery) -> Response:
         else:
             after, limit = query.after or 0, query.limit or DEFAULT_ITERATIONS
             body = metrics.iterations_json(
-                tx, job, after=after, limit=limit, fields=fields, attempt=query.attempt
+                tx, job, after=after, up_to=query.up_to, limit=limit, fields=fields, attempt=query.attempt
             )
     return Response(body, headers=headers, media_type=MEDIA_TYPES["json"])
 
@@ -217,15 +221,21 @@ def _iterations_as_file(asked: _Asked, query: IterationsQuery) -> Response:
             points = _reduced(tx, job, query, query.points, fields)
             return asked.download("iterations", files.of_points(asked.kind, points), None, headers)
         found = series.open_iterations(
-            tx, job, after=query.after or 0, limit=query.limit, fields=fields, attempt=query.attempt
+            tx,
+            job,
+            after=query.after or 0,
+            up_to=query.up_to,
+            limit=query.limit,
+            fields=fields,
+            attempt=query.attempt,
         )
     chunks = files.of_iterations(asked.kind, asked.db, found)
     return asked.download("iterations", chunks, found.following, headers)
 
 
 def _checked(query: IterationsQuery) -> list[str] | None:
-    if query.points is not None and (query.after is not None or query.limit is not None):
-        message = "reduces the whole series: leave out 'after' and 'limit'"
+    if query.points is not None and query.limit is not None:
+        message = "reduces all iterations between 'after' and 'up_to': leave out 'limit'"
         raise InvalidRequestError.of(ParamError("points", message, "contradictory"))
     if query.points is None and query.reduction is not None:
         message = "says how to reduce the series to 'points': give these, too"
@@ -237,7 +247,14 @@ def _reduced(
     tx: Transaction, job: JobRow, query: IterationsQuery, points: int, fields: Sequence[str] | None
 ) -> bytes:
     return metrics.reduced(
-        tx, job, points, fields=fields, attempt=query.attempt, reduction=query.reduction or "extremes"
+        tx,
+        job,
+        points,
+        after=query.after or 0,
+        up_to=query.up_to,
+        fields=fields,
+        attempt=query.attempt,
+        reduction=query.reduction or "extremes",
     )
 
 

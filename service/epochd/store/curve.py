@@ -184,6 +184,13 @@ def clip(curve: Sequence[Segment], after: int, limit: int) -> list[Segment]:
     return taken
 
 
+def within(curve: Sequence[Segment], after: int, up_to: int | None) -> list[Segment]:
+    """Take from a curve what lies beyond iteration ``after`` and not beyond ``up_to`` (None: its end)."""
+    end = NO_ITERATION if up_to is None else up_to
+    cut = (replace(one, first=max(one.first, after + 1), last=min(one.last, end)) for one in curve)
+    return [one for one in cut if one.first <= one.last]
+
+
 def page(curve: Sequence[Segment], after: int, limit: int | None) -> tuple[list[Segment], int | None]:
     """Take the ``limit`` iterations (None: all) that follow ``after``, and tell what to pass as ``after`` for more.
 

@@ -195,17 +195,21 @@ def page(  # noqa: PLR0913 - the filters are named
     statuses: Sequence[str] = (),
     name: str | None = None,
     tags: Mapping[str, str | None] | None = None,
+    search: str | None = None,
 ) -> tuple[list[JobRow], str | None]:
     """Read a page of jobs, newest first, and the cursor of the next page (None: that was the last).
 
     Jobs match when they have one of ``statuses`` (any, when empty), exactly this name and all of these tags;
-    a tag of None may have any value.
+    a tag of None may have any value. ``search`` stands, in any case, in the job's id or name, or in the name of its
+    data set or model.
 
     Raises:
         InvalidRequestError: when ``after`` is no cursor that came from here.
 
     """
     query = _matching(statuses, name, tags or {})
+    if search is not None:
+        query = query.where(_mentions(search))
     if after is not None:
         query = query.where(jobs.c.number < number_of(after))
     rows = [JobRow(*row) for row in tx.execute(query.order_by(jobs.c.number.desc()).limit(limit + 1))]
@@ -223,6 +227,17 @@ def _matching(statuses: Sequence[str], name: str | None, tags: Mapping[str, str 
         stored = jobs.c.tags[key].as_string()
         query = query.where(stored.is_not(None) if value is None else stored == value)
     return query
+
+
+def _mentions(text: str) -> ColumnElement[bool]:
+    spec = jobs.c.spec
+    places = (
+        jobs.c.id,
+        jobs.c.name,
+        spec["dataset"].as_string(),  # of a synthetic one the whole object, whose name is in it
+        spec["model"]["name"].as_string(),
+    )
+    return or_(*(place.icontains(text, autoescape=True) for place in places))
 
 
 def delete(tx: Transaction, job_id: str) -> None:

@@ -14,7 +14,7 @@ from sqlalchemy import BigInteger, Update, bindparam, case, func, select, update
 from epochd.store import attempts as attempts_store
 from epochd.store.blocks import Block
 from epochd.store.columns import FIELDS, answer, chosen, loaded, spliced
-from epochd.store.curve import NO_EPOCH, is_shown, page, pieces, segments, shown_epochs
+from epochd.store.curve import NO_EPOCH, is_shown, page, pieces, segments, shown_epochs, within
 from epochd.store.database import Transaction
 from epochd.store.jobs import JobRow
 from epochd.store.levels import LevelRow
@@ -140,13 +140,14 @@ def iterations_json(  # noqa: PLR0913 - what to read is named
     job: JobRow,
     *,
     after: int = 0,
+    up_to: int | None = None,
     limit: int = 1000,
     fields: Sequence[str] | None = None,
     attempt: int | None = None,
 ) -> bytes:
     """Write the iterations that follow ``after`` as the JSON ``{"columns": {…}, "next": …}``.
 
-    At most ``limit`` of them; ``fields`` of ``FIELDS`` (default: all) beside ``iteration``; of the job's
+    None beyond ``up_to``, and at most ``limit`` of them; ``fields`` of ``FIELDS`` (default: all) beside ``iteration``; of the job's
     curve, or of one attempt. The stored texts are spliced together unread, but for the two blocks that the
     slice cuts.
 
@@ -154,7 +155,7 @@ def iterations_json(  # noqa: PLR0913 - what to read is named
         NotFoundError: code ``attempt_not_found``.
 
     """
-    taken, following = page(segments(tx, job.number, attempt), after, limit)
+    taken, following = page(within(segments(tx, job.number, attempt), after, up_to), after, limit)
     names, stored = chosen(fields)
     return answer(spliced(pieces(tx, taken, stored), names, stored), following)
 

@@ -17,7 +17,7 @@ from sqlalchemy import and_, or_, select
 from epochd.store import levels
 from epochd.store.blocks import COLUMNS, Float32Array, IntArray, dump, load
 from epochd.store.columns import answer, chosen, spliced
-from epochd.store.curve import BLOCKS_AT_ONCE, Piece, Segment, pieces, segments
+from epochd.store.curve import BLOCKS_AT_ONCE, Piece, Segment, pieces, segments, within
 from epochd.store.database import Transaction
 from epochd.store.jobs import JobRow
 from epochd.store.levels import Buckets
@@ -44,11 +44,15 @@ def reduced(  # noqa: PLR0913 - what to read is named
     job: JobRow,
     points: int,
     *,
+    after: int = 0,
+    up_to: int | None = None,
     fields: Sequence[str] | None = None,
     attempt: int | None = None,
     reduction: Reduction = "extremes",
 ) -> bytes:
-    """Write the whole curve with at most ``points`` (>= 1) iterations, in the shape of ``iterations_json``.
+    """Write the curve with at most ``points`` (>= 1) iterations, in the shape of ``iterations_json``.
+
+    The whole of it, or what lies beyond iteration ``after`` and not beyond ``up_to``.
 
     With ``extremes`` the iterations stay in which a chosen column is smallest or largest in its bucket (the first of
     equals; train_loss when no column is chosen), and the first and the newest of all; when ``points`` is too small
@@ -60,7 +64,7 @@ def reduced(  # noqa: PLR0913 - what to read is named
         NotFoundError: code ``attempt_not_found``.
 
     """
-    curve = segments(tx, job.number, attempt)
+    curve = within(segments(tx, job.number, attempt), after, up_to)
     names, stored = chosen(fields)
     if sum(segment.iterations for segment in curve) <= points:
         return answer(spliced(pieces(tx, curve, stored), names, stored), None)

@@ -13,7 +13,7 @@ from sqlalchemy import func, select
 
 from epochd.errors import NotFoundError
 from epochd.store.columns import chosen, loaded, spliced
-from epochd.store.curve import Piece, Segment, is_shown, page, pieces, segments, shown_epochs
+from epochd.store.curve import Piece, Segment, is_shown, page, pieces, segments, shown_epochs, within
 from epochd.store.database import Database, Transaction
 from epochd.store.jobs import JobRow
 from epochd.store.metrics import EpochRow
@@ -53,11 +53,12 @@ def open_iterations(  # noqa: PLR0913 - what to read is named
     job: JobRow,
     *,
     after: int = 0,
+    up_to: int | None = None,
     limit: int | None = None,
     fields: Sequence[str] | None = None,
     attempt: int | None = None,
 ) -> IterationSeries:
-    """Settle which iterations to read: the ``limit`` that follow ``after``, by default all.
+    """Settle which iterations to read: the ``limit`` that follow ``after``, by default all, none beyond ``up_to``.
 
     ``fields`` of ``columns.FIELDS`` (default: all) beside ``iteration``; of the job's curve, or of one attempt.
 
@@ -65,7 +66,7 @@ def open_iterations(  # noqa: PLR0913 - what to read is named
         NotFoundError: code ``attempt_not_found``.
 
     """
-    taken, following = page(segments(tx, job.number, attempt), after, limit)
+    taken, following = page(within(segments(tx, job.number, attempt), after, up_to), after, limit)
     return IterationSeries(tuple(taken), tuple(chosen(fields)[0]), following)
 
 
