@@ -4,7 +4,8 @@
 
 Jobs of 10 000 iterations, ten times as many, and so on are recorded as a recorder does, in transactions of 64 blocks
 with the rows of reduced levels that these complete. Then each is read as the API gives it, ready to be sent: reduced
-to at most 1000 points (all four columns; train_loss alone; its means), and a slice of 100 000 iterations as JSON.
+to at most 1000 points (all four columns; train_loss alone; of that the middle third, as one zooms in; its means), and
+a slice of 100 000 iterations as JSON.
 Peers, in turns with that, on the first 100 000 iterations: a row an iteration in the same database, reduced to the
 extremes of 499 buckets by SQL or by numpy; and MLflow's SQLite store, which gives its whole history, or 1000 values
 sampled from it whatever their extremes. Both give Python objects, not yet JSON.
@@ -85,6 +86,8 @@ def our_cases(db: Database, sizes: list[int]) -> dict[tuple[int, str], plots.Rea
         whole = partial(reduce, db, record(db, columns(size)))
         cases[size, "four columns as 1000 points"] = whole
         cases[size, COMPARED] = partial(whole, fields=["train_loss"])
+        third = {"after": size // 3 + 137, "up_to": 2 * size // 3 + 11}  # bounds that no bucket has
+        cases[size, "train_loss of the middle third"] = partial(whole, fields=["train_loss"], **third)
         cases[size, "means of train_loss"] = partial(whole, fields=["train_loss"], reduction="mean")
     cases[sizes[-1], f"a slice of {min(SLICE, sizes[-1]):,} as JSON"] = partial(read_slice, db, whole.args[1])
     return cases

@@ -112,6 +112,27 @@ def test_pages_of_events(finished, http):
     second = http.get(f"/v1/jobs/{finished}/events", params={"limit": 8, "after": first["next"]}).json()
     assert [event["seq"] for page in (first, second) for event in page["data"]] == list(range(1, 12))
     assert (first["next"], second["next"]) == (8, None)
+    assert first["newest"] == second["newest"] == len(TYPES)
+
+
+def test_pages_of_events_of_some_types(finished, http):
+    def page(**params):
+        return http.get(f"/v1/jobs/{finished}/events", params=params).json()
+
+    wanted = ["job.started", "epoch.completed"]
+    everything = page(limit=200)["data"]
+    assert page(limit=200, type=wanted)["data"] == [one for one in everything if one["type"] in wanted]
+    first = page(limit=1, type="job.started")
+    assert (first["next"], first["newest"]) == (first["data"][0]["seq"], len(TYPES))
+    assert [one["type"] for one in page(type="job.started", after=first["next"])["data"]] == ["job.started"]
+
+
+def test_types_are_chosen_of_pages_only(finished, http):
+    path = f"/v1/jobs/{finished}/events"
+    answer = http.get(path, params={"type": "job.started"}, headers=STREAM)
+    assert (answer.status_code, answer.json()["errors"][0]["code"]) == (422, "pages_only")
+    answer = http.get(path, params={"type": "job.begun"})
+    assert (answer.status_code, answer.json()["errors"][0]["param"]) == (422, "type")
 
 
 def test_headers(finished, http):

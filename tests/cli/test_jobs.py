@@ -139,6 +139,8 @@ def test_a_list_and_a_job(run, client, trainer):
     assert code == 0
     assert f"{job.id}  [red]mine  running" in output
     assert [one["id"] for one in answer(run("list", "--json"))] == [job.id]
+    assert [one["id"] for one in answer(run("list", "--search", "RED", "--json"))] == [job.id]
+    assert "No jobs." in run("list", "--search", "blue")[1]
     code, output, _ = run("show", job.id)
     assert code == 0
     for said in ("[red]mine", "1 epochs, 10 iterations", "undetermined", "no power of two"):

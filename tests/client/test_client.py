@@ -66,6 +66,8 @@ def test_a_job_from_its_submission_to_its_files(client, trainer, tmp_path):
     assert (job.status, job.progress.iteration) == ("running", 20)
     assert job.iterations()["train_loss"] == [1_000_001 + one for one in range(20)]
     assert job.iterations(points=5, fields=["train_loss"]).keys() == {"iteration", "train_loss"}
+    assert job.iterations(after=3, up_to=9)["iteration"] == [4, 5, 6, 7, 8, 9]
+    assert job.iterations(points=2, after=3, up_to=9)["iteration"] == [4, 9]
     assert job.epochs()["validation_loss"] == [1.0]
     frame = job.iterations().to_pandas()
     assert (len(frame), frame["train_loss"].iloc[-1]) == (20, 1_000_020)
@@ -75,6 +77,8 @@ def test_a_job_from_its_submission_to_its_files(client, trainer, tmp_path):
     assert job.artifacts() == []
     assert job.download(tmp_path) == []
     assert [one.id for one in client.jobs.list(status=["succeeded"], name="mine")] == [job.id]
+    assert [one.id for one in client.jobs.list(search="MIN")] == [job.id]
+    assert list(client.jobs.list(search="yours")) == []
     job.delete()
     with pytest.raises(NotFoundError, match="there is no job"):
         job.refresh()

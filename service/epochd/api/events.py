@@ -15,7 +15,7 @@ from epochd.api.negotiate import negotiate
 from epochd.api.responses import describe
 from epochd.api.stream import Cursor
 from epochd.api.subscriber import Subscriber
-from epochd.contract.events import EVENT_DATA, Events
+from epochd.contract.events import EVENT_DATA, Events, EventType
 from epochd.errors import InvalidRequestError, ParamError
 from epochd.store import events, jobs
 from epochd.store.database import Database
@@ -46,6 +46,10 @@ class EventsQuery(BaseModel, extra="forbid"):
         ),
     ] = None
     limit: Annotated[int, Field(ge=1, le=200, description="Events a page; a stream has no pages.")] = 50
+    type: Annotated[
+        list[EventType],
+        Field(max_length=20, description="Pages only: events of these types.", examples=[["job.started"]]),
+    ] = []
     iterations: Annotated[
         bool, Field(description="Streams only: add `iterations` messages, at most a few a second.")
     ] = False
@@ -106,6 +110,9 @@ async def list_events(  # noqa: PLR0913, PLR0917 - FastAPI passes each by its na
     """A job's durable, numbered sequence of events: the same to polling and to streaming."""
     if negotiate(request.headers.get("accept"), (JSON, EVENT_STREAM)) == JSON:
         return await run_in_threadpool(_page, db, job_id, query)
+    if query.type:
+        message = "goes with 'Accept: application/json' only: a stream has every event"
+        raise InvalidRequestError.of(ParamError("type", message, "pages_only"))
     start = last_event_id or query.after
     job, cursor, over = await run_in_threadpool(_start, db, job_id, start, iterations=query.iterations)
     if over:
@@ -131,10 +138,12 @@ def _page(db: Database, job_id: str, query: EventsQuery) -> Response:
         raise InvalidRequestError.of(ParamError("iterations", message, "streams_only"))
     after = int((query.after or "0").partition("-")[0])
     with db.read() as tx:
-        rows = events.after(tx, jobs.get(tx, job_id).number, after, query.limit + 1)
+        job = jobs.get(tx, job_id)
+        rows = events.after(tx, job.number, after, query.limit + 1, query.type)
     page = rows[: query.limit]
     following = page[-1].seq if len(rows) > query.limit else None
-    body = Events.model_validate({"data": [stream.as_json(row) for row in page], "next": following})
+    shown = [stream.as_json(row) for row in page]
+    body = Events.model_validate({"data": shown, "next": following, "newest": job.last_event})
     return Response(body.model_dump_json(), media_type=JSON)
 
 

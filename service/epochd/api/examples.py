@@ -291,7 +291,7 @@ _EVENTS: Final = [
     _event(3, "epoch.completed", "2026-01-31T09:00:00.090Z", {"iteration": 23} | _EPOCH),
     _event(4, "checkpoint.saved", "2026-01-31T09:00:00.101Z", _SAVED_DATA),
 ]
-EVENTS: Final = {"data": _EVENTS, "next": None}
+EVENTS: Final = {"data": _EVENTS, "next": None, "newest": _EVENTS[-1]["seq"]}
 
 
 def _message(event_id: str, kind: str, data: Any) -> str:

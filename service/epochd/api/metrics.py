@@ -54,7 +54,8 @@ class IterationsQuery(BaseModel, extra="forbid"):
         None
     )
     up_to: Annotated[
-        Position | None, Field(description="Only iterations up to this one, itself included.", examples=[1000])
+        Position | None,
+        Field(description="Only iterations up to this one, itself included.", examples=[1000]),
     ] = None
     limit: Annotated[
         int | None,
@@ -79,8 +80,8 @@ class IterationsQuery(BaseModel, extra="forbid"):
         Field(
             ge=1,
             le=MAX_ITERATIONS,
-            description="The whole series, or the part of it that `after` and `up_to` bound, reduced to at most so many "
-            "points.",
+            description="The whole series, or the part of it that `after` and `up_to` bound, reduced to at most so "
+            "many points.",
         ),
     ] = None
     reduction: Annotated[

@@ -157,6 +157,9 @@ def _list(  # noqa: PLR0913 - each is a flag
         list[str] | None, typer.Option(help="Only those in this status; may come again.")
     ] = None,
     name: Annotated[str | None, typer.Option(help="Only those of this name.")] = None,
+    search: Annotated[
+        str | None, typer.Option(help="Only those with this text in their name, id, data set or model.")
+    ] = None,
     limit: Annotated[int, typer.Option(help="At most so many.", min=1)] = 20,
     as_json: AsJson = False,
     url: Url = None,
@@ -169,7 +172,7 @@ def _list(  # noqa: PLR0913 - each is a flag
 
     with connected(url, key) as client:
         wanted: Any = status or ()  # the service says what is wrong with them
-        found = list(islice(client.jobs.list(status=wanted, name=name), limit))
+        found = list(islice(client.jobs.list(status=wanted, name=name, search=search), limit))
     if as_json:
         print_json(found)
     else:

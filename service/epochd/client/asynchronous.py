@@ -174,10 +174,17 @@ class AsyncJob(wire.Job):
         return read_events_async(self._client._http, url, params=params, last_event_id=last_event_id)  # noqa: SLF001
 
     async def iterations(
-        self, *, points: int | None = None, fields: Sequence[str] = (), after: int = 0
+        self,
+        *,
+        points: int | None = None,
+        fields: Sequence[str] = (),
+        after: int = 0,
+        up_to: int | None = None,
     ) -> Series:
-        """Read what each iteration recorded; with ``points`` at most so many, extremes kept."""
-        return Series(await self._client.carry_out(operations.iterations(self.id, points, fields, after)))
+        """Read what each iteration beyond ``after`` up to ``up_to`` recorded; in at most ``points``, extremes kept."""
+        return Series(
+            await self._client.carry_out(operations.iterations(self.id, points, fields, after, up_to))
+        )
 
     async def epochs(self) -> Series:
         """Read what each epoch recorded."""
@@ -249,9 +256,10 @@ class AsyncJobs:
         status: Sequence[wire.Status] = (),
         name: str | None = None,
         tags: Mapping[str, str] | None = None,
+        search: str | None = None,
     ) -> AsyncGenerator[AsyncJob]:
         """Yield jobs, the newest first, page by page."""
-        filters = operations.filters(status, name, tags)
+        filters = operations.filters(status, name, tags, search)
         after = None
         while True:
             page = await self._client.carry_out(operations.jobs(100, after, filters))

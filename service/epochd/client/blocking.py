@@ -162,9 +162,16 @@ class Job(wire.Job):
         url = f"/v1/jobs/{self.id}/events"
         return read_events(self._client._http, url, params=params, last_event_id=last_event_id)  # noqa: SLF001
 
-    def iterations(self, *, points: int | None = None, fields: Sequence[str] = (), after: int = 0) -> Series:
-        """Read what each iteration recorded; with ``points`` at most so many, extremes kept."""
-        return Series(self._client.carry_out(operations.iterations(self.id, points, fields, after)))
+    def iterations(
+        self,
+        *,
+        points: int | None = None,
+        fields: Sequence[str] = (),
+        after: int = 0,
+        up_to: int | None = None,
+    ) -> Series:
+        """Read what each iteration beyond ``after`` up to ``up_to`` recorded; in at most ``points``, extremes kept."""
+        return Series(self._client.carry_out(operations.iterations(self.id, points, fields, after, up_to)))
 
     def epochs(self) -> Series:
         """Read what each epoch recorded."""
@@ -237,9 +244,10 @@ class Jobs:
         status: Sequence[wire.Status] = (),
         name: str | None = None,
         tags: Mapping[str, str] | None = None,
+        search: str | None = None,
     ) -> Iterator[Job]:
         """Yield jobs, the newest first, page by page."""
-        filters = operations.filters(status, name, tags)
+        filters = operations.filters(status, name, tags, search)
         after = None
         while True:
             page = self._client.carry_out(operations.jobs(100, after, filters))

@@ -75,9 +75,11 @@ def jobs(limit: int, after: str | None, filters: Params) -> Flow[JobList]:
     return _model(JobList, Call("GET", "/v1/jobs", [("limit", str(limit)), *following, *filters]))
 
 
-def filters(status: Sequence[str], name: str | None, tags: Mapping[str, str] | None) -> Params:
-    """The query of a list of jobs: those of one of these statuses, of this name and with all of these tags."""
-    named = [("name", name)] if name is not None else []
+def filters(
+    status: Sequence[str], name: str | None, tags: Mapping[str, str] | None, search: str | None
+) -> Params:
+    """The query of a list of jobs: of one of these statuses, of this name, with all of these tags, with this text."""
+    named = [(key, value) for key, value in (("name", name), ("search", search)) if value is not None]
     tagged = [("tag", f"{key}:{value}") for key, value in (tags or {}).items()]
     return [*(("status", one) for one in status), *named, *tagged]
 
@@ -120,14 +122,15 @@ def epochs(job_id: str) -> Flow[list[dict[str, Any]]]:
 
 
 def iterations(
-    job_id: str, points: int | None, fields: Sequence[str], after: int
+    job_id: str, points: int | None, fields: Sequence[str], after: int, up_to: int | None
 ) -> Flow[dict[str, list[Any]]]:
-    """``GET /v1/jobs/{id}/iterations``: the whole series beyond ``after``, or at most ``points`` of it; by column."""
+    """``GET /v1/jobs/{id}/iterations``: what lies beyond ``after`` up to ``up_to``, or ``points`` of it; by column."""
     asked = [("fields", ",".join(fields))] if fields else []
+    asked += [("up_to", str(up_to))] if up_to is not None else []
     columns: dict[str, list[Any]] = {}
     at: int | None = after
     while at is not None:
-        size = [("limit", str(PAGE)), ("after", str(at))] if points is None else [("points", str(points))]
+        size = [("after", str(at)), ("limit", str(PAGE)) if points is None else ("points", str(points))]
         page = yield from _model(
             Iterations, Call("GET", f"/v1/jobs/{job_id}/iterations", [*size, *asked], seconds=60)
         )

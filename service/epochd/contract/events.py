@@ -96,3 +96,5 @@ class Events(Response):
     data: list[Event]
     next: int | None
     """Pass it as `after` to get what follows; null when there is nothing more for now."""
+    newest: int
+    """The `seq` of the job's newest event of any type: pass it as `after` to stream what happens from now on."""

@@ -94,7 +94,11 @@ _COUNT = (
 )
 
 
-def after(tx: Transaction, job_number: int, seq: int, limit: int) -> list[EventRow]:
-    """Read at most ``limit`` events that follow number ``seq``, ascending."""
+def after(
+    tx: Transaction, job_number: int, seq: int, limit: int, types: Sequence[str] = ()
+) -> list[EventRow]:
+    """Read at most ``limit`` events that follow number ``seq``, ascending; of these types, by default of all."""
     query = select(*events.c).where(events.c.job_number == job_number, events.c.seq > min(seq, MAX_NUMBER))
+    if types:
+        query = query.where(events.c.type.in_(types))
     return [EventRow(*row) for row in tx.execute(query.order_by(events.c.seq).limit(limit))]

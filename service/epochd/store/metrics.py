@@ -147,9 +147,9 @@ def iterations_json(  # noqa: PLR0913 - what to read is named
 ) -> bytes:
     """Write the iterations that follow ``after`` as the JSON ``{"columns": {…}, "next": …}``.
 
-    None beyond ``up_to``, and at most ``limit`` of them; ``fields`` of ``FIELDS`` (default: all) beside ``iteration``; of the job's
-    curve, or of one attempt. The stored texts are spliced together unread, but for the two blocks that the
-    slice cuts.
+    None beyond ``up_to``, and at most ``limit`` of them; ``fields`` of ``FIELDS`` (default: all) beside
+    ``iteration``; of the job's curve, or of one attempt. The stored texts are spliced together unread, but for the
+    two blocks that the slice cuts.
 
     Raises:
         NotFoundError: code ``attempt_not_found``.
