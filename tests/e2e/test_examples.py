@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import nbformat
 import pytest
+from nbclient import NotebookClient
 from tests.e2e.conftest import Service, wait_until
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
@@ -55,6 +57,17 @@ def test_a_script(environment: dict[str, str], tmp_path: Path):
     assert "succeeded: underfitting" in done.stdout
     assert "next: Train longer" in done.stdout
     assert "succeeded: good_fit" in done.stdout
+    assert (tmp_path / "weights" / "model.safetensors").exists()
+
+
+def test_a_notebook(environment: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    for name in ("PATH", "EPOCHD_URL"):
+        monkeypatch.setenv(name, environment[name])
+    notebook = nbformat.read(EXAMPLES / "notebook.ipynb", as_version=4)
+    done = NotebookClient(notebook, timeout=120, resources={"metadata": {"path": tmp_path}}).execute()
+    shown = [output["data"] for cell in done.cells for output in cell.get("outputs", []) if "data" in output]
+    assert sum("<polyline" in one.get("text/html", "") for one in shown) == 1
+    assert sum("dataframe" in one.get("text/html", "") for one in shown) == 2
     assert (tmp_path / "weights" / "model.safetensors").exists()
 
 
