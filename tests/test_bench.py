@@ -34,6 +34,7 @@ def test_reading_is_compared_on_both_databases():
     assert done.returncode == 0, done.stderr
     for name in (
         "train_loss as 1000 points",
+        "train_loss of the middle third",
         "a slice of 5,000 as JSON",
         "rows, reduced in SQL",
         "rows, in numpy",
@@ -129,3 +130,13 @@ def test_the_diagnosis_is_measured_and_mended(tmp_path):
     faults = re.findall(r"^\| `[a-z]+` \| ([0-9]+) \| [0-9]+ \| ([0-9]+) \|", done.stdout, re.MULTILINE)
     assert len(faults) == 5, done.stdout
     assert all(int(gone) >= 0.9 * int(count) for count, gone in faults)
+
+
+@pytest.mark.torture
+def test_the_dashboard_is_timed_in_a_browser():
+    command = [sys.executable, str(ENGINE.with_name("dashboard.py")), "--quick"]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    if "there is no Chromium" in done.stderr:
+        pytest.skip("there is no Chromium: `make chromium` installs it")
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"^ +10,000( +[0-9]+){5}$", done.stdout, re.MULTILINE), done.stdout
