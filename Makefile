@@ -25,7 +25,7 @@ APT_OPTIONS := -o Dir::State=$(APT)/state -o Dir::State::status=/var/lib/dpkg/st
 	-o APT::Sandbox::User= -o Acquire::Retries=2
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo serve test torture check lint format types imports bench bench-peers prometheus openapi clean
+.PHONY: help install demo serve test torture check lint format types imports bench bench-peers prometheus chromium openapi clean
 
 help:  ## Show what there is to make
 	@grep -hE '^[a-z-]+:.*##' $(firstword $(MAKEFILE_LIST)) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -90,6 +90,10 @@ $(PROMETHEUS):
 	@dpkg-deb -x $(APT)/prometheus_*.deb $(VENV)/prometheus
 	@rm -rf $(APT)
 	@touch $@
+
+chromium:  ## Install Debian's Chromium, in which the tests open the dashboard; needs root
+	@command -v chromium >/dev/null || { apt-get -qq update && \
+		DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends chromium fonts-dejavu-core; } >/dev/null
 
 openapi: $(INSTALLED)  ## Write the OpenAPI document anew
 	$(BIN)/python -m epochd.api.openapi > openapi.json

@@ -219,7 +219,8 @@ class TestCi:
         assert lines[0] == "#!/usr/bin/env bash"
         assert "set -euo pipefail" in lines
         assert [line for line in lines if line.startswith("make ")] == [
-            "make lint", "make types", "make imports", "make prometheus || make prometheus", "make test",
+            "make lint", "make types", "make imports", "make prometheus || make prometheus",
+            "make chromium || make chromium", "make test",
         ]  # fmt: skip
 
 

@@ -145,6 +145,7 @@ def _announce(settings: Settings, schema: str, listener: socket.socket) -> None:
         if not settings.insecure
         else "none: open to all",
         "mirrors": ", ".join(_mirrored(settings)),
+        "dashboard": f"{url}/",
         "docs": f"{url}/docs",
         "API": url,
     }

@@ -94,7 +94,9 @@ def test_search(api, create):
     mine = create(name="50% Mine_a")["id"]
     wine = create(dataset="wine", name=None)["id"]
     made = create(
-        name=None, dataset={"name": "synthetic", "samples": 100, "features": 4, "classes": 2}, model={"name": "linear"}
+        name=None,
+        dataset={"name": "synthetic", "samples": 100, "features": 4, "classes": 2},
+        model={"name": "linear"},
     )["id"]
 
     def found(text, **filters):

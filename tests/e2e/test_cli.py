@@ -181,6 +181,7 @@ class TestServe:
         assert str(data_dir) in said
         assert re.search(r"at revision \d{4}$", said, re.MULTILINE)
         assert f"{service.url}/docs" in said
+        assert re.search(rf"dashboard +{service.url}/$", said, re.MULTILINE)
         assert "epochd worker" in said
         for secret in ("geheim", "sesam", "mellon"):
             assert secret not in said

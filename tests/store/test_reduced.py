@@ -126,7 +126,8 @@ def test_a_reduced_series_is_what_a_reduction_of_all_gives(running, record, read
 
 
 @pytest.mark.parametrize(
-    ("after", "up_to"), [(0, 40_000), (1, 30_001), (4095, 4097), (5000, 5010), (12_345, 39_999), (39_000, 50_000)]
+    ("after", "up_to"),
+    [(0, 40_000), (1, 30_001), (4095, 4097), (5000, 5010), (12_345, 39_999), (39_000, 50_000)],
 )
 def test_a_part_is_reduced_as_if_it_were_all_there_is(running, record, read, after, up_to):
     columns = series(SIZES[-1])

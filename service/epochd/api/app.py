@@ -12,6 +12,7 @@ from epochd.api import (
     batch_size,
     compare,
     control,
+    dashboard,
     datasets,
     diagnosis,
     diff,
@@ -77,6 +78,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.include_router(_v1())
     app.include_router(health.router, responses=describe({}))
     app.include_router(prometheus.router)
+    dashboard.install(app)
     openapi.install(app)
     return app
 

@@ -79,7 +79,8 @@ def print_curl_lines(console: Console, spec: dict[str, Any]) -> None:
     for line in curl_lines(spec):
         # As it is, on one line however long: it is there to be copied.
         console.print(line, soft_wrap=True, markup=False, style="cyan")
-    console.print(f"\nAll calls: {BASE.removesuffix('/v1')}/docs\n")
+    root = BASE.removesuffix("/v1")
+    console.print(f"\nDashboard: {root}/   All calls: {root}/docs\n")
 
 
 def curl_lines(spec: dict[str, Any], base: str = BASE) -> list[str]:
