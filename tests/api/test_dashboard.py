@@ -1,14 +1,14 @@
 """The dashboard's files as any HTTP client gets them; what they do in a browser is for tests/e2e/dashboard."""
 
 import re
-from pathlib import Path
 
 import pytest
 from fastapi.testclient import TestClient
 
 from epochd.api.app import create_app
 from epochd.api.dashboard import PAGES
-from epochd.dashboard import STATIC, plotting_scripts
+from epochd.api.packaged_files import directory_of
+from epochd.dashboard import STATIC
 from epochd.settings import Settings
 
 PATHS = ["/", "/jobs/job_1", "/compare", "/submit", "/datasets", "/datasets/a b", "/workers"]
@@ -60,9 +60,8 @@ def test_all_files_are_served_as_what_they_are(api):
 
 
 def test_the_plotting_library_comes_out_of_its_package(api):
-    scripts = plotting_scripts()
+    scripts = directory_of("bokeh", "server", "static", "js")
     assert scripts is not None
-    assert scripts.relative_to(Path(scripts).parents[2]) == Path("server/static/js")
     answer = api.get("/plotting/bokeh.min.js", headers={"Accept-Encoding": "gzip"})
     assert answer.headers["content-encoding"] == "gzip"
     assert answer.content == (scripts / "bokeh.min.js").read_bytes()
@@ -101,3 +100,21 @@ def test_pages_need_no_key(database_url, data_dir):
 
 def test_pages_stand_in_no_document(api):
     assert not {"/", "/compare", "/submit"} & set(api.get("/openapi.json").json()["paths"])
+
+
+def test_the_reference_is_served_from_here_alone(api):
+    answer = api.get("/docs")
+    assert answer.status_code == 200
+    loaded = re.findall(r"""(?:src|href)=["']([^"']+)""", answer.text)
+    assert "/docs/scripts/swagger-ui-bundle.js" in loaded
+    assert all(one.startswith("/") for one in loaded), loaded
+    for one in loaded:
+        assert api.get(one).status_code == 200
+    assert "connect-src 'self'" in answer.headers["content-security-policy"]
+    assert api.get("/redoc").status_code == 404
+
+
+def test_a_package_that_there_is_not_has_no_directory():
+    assert directory_of("epochd_nothing") is None
+    assert directory_of("bokeh", "nothing") is None
+    assert directory_of("six") is None  # a module alone

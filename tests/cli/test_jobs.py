@@ -7,6 +7,7 @@ import threading
 import pytest
 
 from epochd import Client, cli
+from epochd.cli.spec import given
 from epochd.client import calls
 from epochd.store import workers
 
@@ -72,6 +73,16 @@ def test_flags_go_before_the_file_and_fields_before_both(run, file):
     assert (sent["optimizer"]["name"], sent["optimizer"]["learning_rate"]) == ("adamw", 0.5)
     assert (sent["early_stopping"]["patience"], sent["batch_size"]) == (2, 8)
     assert answer(run("submit", *flags, "--batch-size", "auto", "--json"))["spec"]["batch_size"] == "auto"
+
+
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [("1e-3", 0.001), ("2.5E+1", 25.0), (".5e0", 0.5), ("0.1", 0.1), ("'1e-3'", "1e-3"), ("1e3x", "1e3x")],
+)
+def test_numbers_in_yaml_are_numbers(tmp_path, written, read):
+    path = tmp_path / "spec.yaml"
+    path.write_text(f"optimizer: {{learning_rate: {written}}}\n")
+    assert given(path, {}, [])["optimizer"]["learning_rate"] == read
 
 
 def test_a_spec_from_standard_input(run, monkeypatch, tmp_path):

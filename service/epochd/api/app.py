@@ -25,6 +25,7 @@ from epochd.api import (
     openapi,
     polling,
     prometheus,
+    reference,
     what_if,
     workers,
 )
@@ -58,6 +59,8 @@ def create_app(settings: Settings) -> FastAPI:
         version=openapi.VERSION,
         license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
         openapi_tags=openapi.TAGS,
+        docs_url=None,  # `reference` serves it, without a content delivery network
+        redoc_url=None,
         lifespan=_lifespan,
         redirect_slashes=False,
     )
@@ -79,6 +82,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.include_router(health.router, responses=describe({}))
     app.include_router(prometheus.router)
     dashboard.install(app)
+    reference.install(app)
     openapi.install(app)
     return app
 

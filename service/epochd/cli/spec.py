@@ -1,6 +1,7 @@
 """A spec from a file, from flags, and from fields by their paths."""
 
 import json
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,6 +10,17 @@ from typing import Any
 import yaml
 
 from epochd.errors import ConfigurationError
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML as people write numbers: 1e-3, which YAML 1.1 takes for text, is one, as in YAML 1.2 and in JSON."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)[eE][-+]?[0-9]+$"),
+    list("-+.0123456789"),
+)
 
 
 def given(file: Path | None, flags: Mapping[str, Any], settings: Sequence[str]) -> dict[str, Any]:
@@ -36,8 +48,8 @@ def given(file: Path | None, flags: Mapping[str, Any], settings: Sequence[str]) 
 def _read(file: Path) -> dict[str, Any]:
     try:
         text = sys.stdin.read() if str(file) == "-" else file.read_text(encoding="utf-8")
-        # JSON is YAML; but YAML reads 1e-3 as text, and JSON does not.
-        spec = json.loads(text) if text.lstrip().startswith("{") else yaml.safe_load(text)
+        # JSON is YAML, but for tabs.
+        spec = json.loads(text) if text.lstrip().startswith("{") else yaml.load(text, _Loader)  # noqa: S506 - a SafeLoader
     except OSError as error:
         raise ConfigurationError(f"{file}: {error.strerror}") from None
     except (ValueError, yaml.YAMLError) as error:

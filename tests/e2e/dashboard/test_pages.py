@@ -150,6 +150,11 @@ def test_a_service_that_wants_a_key_is_given_one(start_service, open_page):
     page.watched.complaints.clear()
 
 
+def test_the_reference_needs_nobody_outside(quick, open_page):
+    page = open_page(quick.url, "/docs")
+    expect(page.get_by_text("List jobs, newest first").first).to_be_visible()
+
+
 def test_the_keyboard_skips_to_the_content(quick, open_page):
     page = open_page(quick.url, "/workers")
     expect(page.locator("section.card")).to_be_visible()
