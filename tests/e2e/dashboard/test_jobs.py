@@ -112,6 +112,20 @@ def wait_for_axis(page, title):
     )
 
 
+def test_what_people_call_their_jobs_is_text(quick, open_page):
+    name = "<img src=x onerror=alert(1)> & `b` </script>"
+    job = quick.submit(**SHORT, name=name, tags={"a": "<b>1</b>"})
+    quick.wait(job)
+    page = open_page(quick.url, "/?search=onerror")
+    expect(page.locator("table.jobs tbody tr th a")).to_have_text(name)
+    page.locator("table.jobs tbody tr th a").click()
+    expect(page.get_by_role("heading", level=1)).to_contain_text(name)
+    expect(page.locator(".tag")).to_have_text("a: <b>1</b>")
+    page.goto(f"/compare?job={job}")
+    expect(page.locator(".legend")).to_contain_text(name)
+    assert page.locator("main img").count() == 0
+
+
 def test_chosen_jobs_are_compared(quick, open_page, drawn):
     made = [quick.submit(**{**SHORT, "batch_size": size}, name=f"size {size}") for size in (8, 32, 60)]
     done = [quick.wait(job) for job in made]

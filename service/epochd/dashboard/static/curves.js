@@ -2,7 +2,7 @@
 
 import { colour, draw } from "./charts.js";
 import { h } from "./dom.js";
-import { count, number, words } from "./format.js";
+import { count, number, titled, words } from "./format.js";
 import { read, write } from "./place.js";
 
 const BANDS = {
@@ -153,7 +153,7 @@ export class Curves {
     for (const [name, { x, y }] of Object.entries(recorded.iterations))
       chart.set(PANEL_OF[name], name, [...x], [...y]);
     for (const metric of ["train_loss", "validation_loss"]) {
-      const curve = within(recorded.epochCurve(metric, perEpoch), start, end);
+      const curve = recorded.epochs.curve(metric, perEpoch, [start, end]);
       chart.set("loss", `epoch ${metric}`, curve.x, curve.y);
     }
     this.markBest(perEpoch);
@@ -162,7 +162,7 @@ export class Curves {
   }
 
   markBest(perEpoch) {
-    const { best } = this.recorded;
+    const { best } = this.recorded.epochs;
     this.chart.mark(best && best.epoch * perEpoch);
   }
 
@@ -180,23 +180,23 @@ export class Curves {
   // The legend, and the same in a sentence for who cannot see the curves.
   tell() {
     const { verdict, since_epoch: since } = this.job.diagnosis;
-    const best = this.recorded.best;
+    const { epochs } = this.recorded;
+    const { best } = epochs;
     const item = (kind, look, text) =>
       h("li", {}, h("i", { class: `swatch ${kind}`, style: `--swatch:${colour(look)}` }), text);
-    const validates = this.recorded.epochCurve("validation_loss", 1).x.length > 0;
+    const metric = epochs.newest("validation_loss") === null ? "train_loss" : "validation_loss";
     this.legend.replaceChildren(
       item("thin", "train", "training loss by iteration"),
       item("bold", "train", "by epoch"),
-      ...(validates ? [item("bold", "validation", "validation loss by epoch")] : []),
+      ...(metric === "validation_loss" ? [item("bold", "validation", "validation loss by epoch")] : []),
       ...(best ? [item("dashed", "best", `best epoch: ${best.epoch}`)] : []),
       ...(since === null
         ? []
         : [item("band", BANDS[verdict] ?? "warn", `${words(verdict)} since epoch ${since}`)]),
     );
     const [start, end] = this.bounds();
-    const losses = this.recorded.epochCurve(validates ? "validation_loss" : "train_loss", 1).y;
-    const told = losses.length
-      ? `${validates ? "Validation" : "Training"} loss from ${number(losses[0])} to ${number(losses.at(-1))}.`
+    const told = epochs.rows.length
+      ? `${titled(metric)} from ${number(epochs.first(metric))} to ${number(epochs.newest(metric))}.`
       : "No epoch is completed yet.";
     const label = `Curves of iterations ${count(start)} to ${count(end)}. ${told} ${best ? `Best epoch ${best.epoch}.` : ""}`;
     this.place.setAttribute("aria-label", label);
@@ -248,16 +248,6 @@ function panels(log) {
     small("norm", "Gradient norm", "gradient_norm", "0.000"),
     small("speed", "Samples/s", "samples_per_second", "0,0", "0.[0]a"),
   ];
-}
-
-// What lies between, and the points next to it, so that lines reach the edges.
-function within({ x, y }, start, end) {
-  let first = x.findIndex((at) => at >= start);
-  let last = x.findLastIndex((at) => at <= end);
-  if (first < 0 || last < 0) return { x: [], y: [] };
-  first = Math.max(0, first - 1);
-  last = Math.min(x.length - 1, last + 1);
-  return { x: x.slice(first, last + 1), y: y.slice(first, last + 1) };
 }
 
 function rangeOfAddress() {

@@ -160,7 +160,7 @@ export function diagnosis(job) {
 }
 
 export function epochTable(recorded) {
-  const rows = [...recorded.epochs.values()].sort((a, b) => b.epoch - a.epoch).slice(0, 200);
+  const rows = recorded.epochs.rows.slice(-200).reverse();
   if (rows.length === 0) return null;
   const metrics = Object.keys(rows[0]).filter((name) => !["epoch", "iteration", "is_best"].includes(name));
   return h(
@@ -189,8 +189,8 @@ export function epochTable(recorded) {
           rows.map((row) =>
             h(
               "tr",
-              { class: row.is_best ? "best" : null, "data-key": `epoch ${row.epoch}` },
-              h("th", { scope: "row" }, `${row.epoch}${row.is_best ? " (best)" : ""}`),
+              { class: row === recorded.epochs.best ? "best" : null, "data-key": `epoch ${row.epoch}` },
+              h("th", { scope: "row" }, `${row.epoch}${row === recorded.epochs.best ? " (best)" : ""}`),
               metrics.map((name) => h("td", {}, number(row[name]))),
             ),
           ),

@@ -4,6 +4,7 @@
 // brings is appended, until there is so much of it that the range is asked for anew.
 
 import { everything, get } from "./api.js";
+import { Epochs } from "./epochs.js";
 
 const LOSS_POINTS = 1600;
 const OTHER_POINTS = 1200;
@@ -13,7 +14,7 @@ const COLUMNS = ["train_loss", "learning_rate", "gradient_norm", "samples_per_se
 export class Recorded {
   constructor(jobId) {
     this.jobId = jobId;
-    this.epochs = new Map();
+    this.epochs = new Epochs();
     this.iterations = Object.fromEntries(COLUMNS.map((name) => [name, { x: [], y: [] }]));
     this.last = 0; // newest iteration known
     this.range = null; // [first, last] of what is looked at; null: all
@@ -22,10 +23,15 @@ export class Recorded {
   }
 
   async load() {
-    const epochs = everything(`/v1/jobs/${this.jobId}/epochs`, { limit: 10_000 });
+    const epochs = this.loadEpochs();
     await this.loadNewest(); // first: the stream begins behind it, and what else is read may reach farther
     await this.loadIterations();
-    for (const row of await epochs) this.addEpoch(row);
+    await epochs;
+  }
+
+  async loadEpochs() {
+    const rows = await everything(`/v1/jobs/${this.jobId}/epochs`, { limit: 10_000 });
+    for (const row of rows) this.epochs.add(row);
   }
 
   // One point of a series is its newest: where it ends, when only a part of it is looked at.
@@ -66,11 +72,6 @@ export class Recorded {
     await this.loadIterations();
   }
 
-  addEpoch(row) {
-    if (row.is_best) for (const other of this.epochs.values()) other.is_best = false;
-    this.epochs.set(row.epoch, row);
-  }
-
   // Columns of the stream. Those of a new attempt begin where it resumed, and replace what was recorded from there
   // on.
   addIterations(columns) {
@@ -100,25 +101,8 @@ export class Recorded {
     }
   }
 
-  // A later attempt trains these epochs again.
-  forgetEpochsFrom(epoch) {
-    for (const known of [...this.epochs.keys()]) if (known >= epoch) this.epochs.delete(known);
-  }
-
   get needsReduction() {
     return this.appended > MOST_APPENDED;
-  }
-
-  // An epoch metric as {x, y}; `perEpoch` iterations lie between two points.
-  epochCurve(metric, perEpoch) {
-    const rows = [...this.epochs.values()]
-      .sort((a, b) => a.epoch - b.epoch)
-      .filter((row) => typeof row[metric] === "number");
-    return { x: rows.map((row) => row.epoch * perEpoch), y: rows.map((row) => row[metric]) };
-  }
-
-  get best() {
-    return [...this.epochs.values()].find((row) => row.is_best) ?? null;
   }
 }
 

@@ -81,14 +81,23 @@ class JobPage {
   }
 
   receiveEvent(event) {
-    if (event.type === "epoch.completed") this.recorded.addEpoch(event.data);
-    if (event.type === "checkpoint.restored") this.recorded.forgetEpochsFrom(event.data.epoch + 1);
-    if (event.type === "job.queued" && event.data.from === "scratch") this.recorded.forgetEpochsFrom(1);
+    if (event.type === "epoch.completed") this.recorded.epochs.add(event.data);
+    if (event.type === "checkpoint.restored") this.resume(event.data.epoch);
+    if (event.type === "job.queued" && event.data.from === "scratch") this.recorded.epochs.forgetFrom(1);
     if (SHOWN.includes(event.type) && !this.events.some((known) => known.seq === event.seq)) {
       this.events.push(event);
       announce(`${jobName(this.job)}: ${event.type.replace(".", " ")}`);
     }
     this.curves.later();
+  }
+
+  // A new attempt goes on after this epoch; which of those before was the best, the service knows.
+  resume(epoch) {
+    this.recorded.epochs.forgetFrom(epoch + 1);
+    this.recorded
+      .loadEpochs()
+      .then(() => this.curves.later())
+      .catch((error) => error.name === "Unreachable" || this.fail(error));
   }
 
   // The job's own figures, at most twice a second however many messages come.
