@@ -43,6 +43,7 @@ export class Recorded {
   // Two requests: the loss keeps its extremes by itself, and does not share its points with the other columns.
   async loadIterations() {
     const turn = (this.asked += 1);
+    this.appended = 0; // counts anew: while this is under way, the stream asks for no more
     const [first, last] = this.range ?? [1, null];
     const query = { after: first - 1, up_to: last };
     const path = `/v1/jobs/${this.jobId}/iterations`;
@@ -51,7 +52,6 @@ export class Recorded {
       get(path, { ...query, points: OTHER_POINTS, fields: COLUMNS.slice(1).join(",") }),
     ]);
     if (turn !== this.asked) return; // another range was asked for since
-    this.appended = 0;
     for (const [name, found] of [["train_loss", loss], ...COLUMNS.slice(1).map((name) => [name, others])]) {
       this.replace(name, found.columns.iteration, found.columns[name].map(finite));
     }
